@@ -1,0 +1,1 @@
+"""Sources, checks, templates with the only loss mask, splits and batches."""

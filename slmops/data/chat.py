@@ -1,0 +1,141 @@
+"""Chat templates: Jinja text rendered in a sandbox, the same way in training, export, evaluation and serving.
+
+It needs neither torch nor transformers, so that a server stays small; a test compares it with what transformers renders.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from slmops.errors import ConfigError, DataError, ModelError
+from slmops.files import read_json
+
+COMPACT_CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+PLAIN = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """Jinja text and the special tokens it may name.
+
+    Args:
+        jinja: The template; it sees ``messages``, ``add_generation_prompt``, ``bos_token``, ``eos_token``.
+        answer_prefix: Literal spaces between the prompt and the answer that belong to the answer (text templates).
+    """
+
+    jinja: str
+    bos_token: str = ""
+    eos_token: str = ""
+    answer_prefix: str = ""
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The prompt of a conversation, up to where the assistant's answer begins.
+
+        Raises:
+            DataError: The template refuses these messages (a role it does not know, for example).
+            ConfigError: The template is not valid Jinja or does something the sandbox forbids.
+        """
+        from jinja2.exceptions import SecurityError, TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _refuse
+        environment.filters["tojson"] = _to_json
+        try:
+            return environment.from_string(self.jinja).render(
+                messages=[dict(turn) for turn in messages],
+                add_generation_prompt=True,
+                bos_token=self.bos_token,
+                eos_token=self.eos_token,
+            )
+        except SecurityError as error:
+            raise ConfigError(f"the chat template does something that is not allowed: {error}") from error
+        except TemplateError as error:
+            raise ConfigError(f"the chat template cannot be rendered: {error}") from error
+
+    @classmethod
+    def load(cls, folder: Path) -> ChatTemplate:
+        """Read the chat template of a model folder (``chat_template.jinja`` or in ``tokenizer_config.json``).
+
+        Raises:
+            ModelError: The folder has no tokenizer.
+        """
+        file = folder / "tokenizer_config.json"
+        if not file.is_file():
+            raise ModelError("no tokenizer_config.json here", where=str(folder), fix="point to the folder of a model")
+        config = read_json(file)
+        jinja_file = folder / "chat_template.jinja"
+        jinja = jinja_file.read_text(encoding="utf-8") if jinja_file.is_file() else config.get("chat_template")
+        return cls(jinja or PLAIN, token_text(config.get("bos_token")), token_text(config.get("eos_token")))
+
+
+@dataclass(frozen=True)
+class TextTemplate:
+    """A ``text_template`` such as ``"{phrase} => {tone}"``: literal text with slots, the last one the answer.
+
+    Raises:
+        ConfigError: Fewer than two slots, or text after the answer slot.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.fields) < 2 or not self.text.rstrip().endswith("{" + self.fields[-1] + "}"):
+            raise ConfigError(
+                f"{self.text!r} needs at least two {{field}} slots and must end with the answer's",
+                where="text_template",
+                fix='write it like "{phrase} => {tone}"',
+            )
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the slots in order; the last is the answer's."""
+        return tuple(re.findall(r"\{(\w+)\}", self.text))
+
+    @property
+    def _prefix(self) -> str:
+        return self.text[: self.text.rindex("{" + self.fields[-1] + "}")]
+
+    def content(self, values: Mapping[str, str]) -> str:
+        """What stands in a row's user turn: the value of a single input slot, else the filled text before the answer."""
+        inputs = self.fields[:-1]
+        if len(inputs) == 1:
+            return values[inputs[0]]
+        return re.sub(r"\{(\w+)\}", lambda slot: values[slot.group(1)], self._prefix).rstrip(" ")
+
+    def chat_template(self, bos_token: str = "", eos_token: str = "") -> ChatTemplate:
+        """The chat template that renders such a user turn as the literal text before the answer, and nothing else."""
+        prefix = self._prefix
+        stripped = prefix.rstrip(" ")
+        slot = "{{ messages[-1]['content'] }}"
+        if len(self.fields) == 2:
+            before, after = stripped.split("{" + self.fields[0] + "}", 1)
+            body = "{{ " + json.dumps(before) + " }}" + slot + "{{ " + json.dumps(after) + " }}"
+        else:
+            body = slot
+        start = "{{ bos_token }}" if bos_token else ""
+        return ChatTemplate(start + body, bos_token, eos_token, answer_prefix=prefix[len(stripped) :])
+
+
+def token_text(value: Any) -> str:
+    """A special token as ``tokenizer_config.json`` holds it: text, a mapping with ``content``, or nothing."""
+    return str(value["content"]) if isinstance(value, Mapping) else str(value or "")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise DataError(f"the chat template refuses these messages: {message}")
+
+
+def _to_json(value: Any, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, **options)

@@ -1,0 +1,54 @@
+"""The one form a row has inside the package, whatever file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from slmops.files import digest
+
+Message = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example: what the model is asked and, where it is known, the answer.
+
+    Args:
+        id: Hash of what is asked; equal inputs have equal ids.
+        messages: ``{"role", "content"}`` turns up to and including the last user turn (system first, if any).
+        answer: The expected answer; ``None`` where nobody has labelled the row.
+        origin: File and line the row was read from (or a generator's name), for messages to people.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    answer: str | None = None
+    origin: str = ""
+
+    @classmethod
+    def of(cls, messages: Sequence[Message] | str, answer: str | None = None, origin: str = "") -> Row:
+        """Make a row from chat turns, or from the text of a single user turn."""
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        turns = tuple({"role": turn["role"], "content": turn["content"]} for turn in messages)
+        return cls(digest(turns)[:16], turns, answer, origin)
+
+    @property
+    def question(self) -> str:
+        """What a person would read as the input: the last turn."""
+        return self.messages[-1]["content"]
+
+    def with_answer(self, answer: str | None) -> Row:
+        """The same question with another answer."""
+        return replace(self, answer=answer)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON lines; :meth:`from_dict` reads it back."""
+        return {"id": self.id, "messages": [dict(turn) for turn in self.messages], "answer": self.answer, "origin": self.origin}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Row:
+        """Read what :meth:`as_dict` wrote."""
+        return cls.of(value["messages"], value["answer"], value["origin"])

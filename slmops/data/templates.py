@@ -1,0 +1,127 @@
+"""How a row becomes token ids: the chat template of a recipe and the only loss mask of the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slmops.data.chat import COMPACT_CHATML, PLAIN, ChatTemplate, TextTemplate
+from slmops.data.rows import Row
+from slmops.errors import ConfigError, DataError
+from slmops.files import digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Label of a token that no loss is computed for (the value PyTorch's cross-entropy ignores)."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a training row; ``labels`` equals ``input_ids`` on the answer and its end token, else ``IGNORED``.
+
+    The labels are *not* shifted: position ``t`` holds the token at ``t``, and the logits at ``t - 1`` predict it.
+    """
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens before the answer."""
+        return next(index for index, label in enumerate(self.labels) if label != IGNORED)
+
+    @property
+    def answer_ids(self) -> tuple[int, ...]:
+        """The trained tokens: the answer's and the end token."""
+        return self.input_ids[self.prompt_length :]
+
+
+@dataclass(frozen=True)
+class Template:
+    """Renders prompts and encodes training rows for one tokenizer and one chat template.
+
+    Prompt and answer are tokenized apart, as they are when the model is used, so the mask is exact: all tokens of the
+    answer and the end token are trained, no token of the prompt is.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    chat: ChatTemplate
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when rendering, tokenization or masking would."""
+        chat = self.chat
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        return digest([chat.jinja, chat.bos_token, chat.eos_token, chat.answer_prefix, vocabulary, "mask-1"])
+
+    def prompt(self, row: Row) -> str:
+        """The text a model is given for a row."""
+        return self.chat.render(row.messages)
+
+    def prompt_ids(self, row: Row) -> list[int]:
+        """Token ids of :meth:`prompt`; nothing is added to what the template renders."""
+        ids: list[int] = self.tokenizer(self.prompt(row), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def encode(self, row: Row) -> Encoded:
+        """Token ids and loss mask of a training row.
+
+        Raises:
+            DataError: The row has no answer.
+        """
+        if not row.answer:
+            raise DataError("the row has no answer to train on", where=row.origin, fix="label it, or let the teacher answer it")
+        prompt = self.prompt_ids(row)
+        answer: list[int] = self.tokenizer(self.chat.answer_prefix + row.answer, add_special_tokens=False)["input_ids"]
+        answer.append(int(self.tokenizer.eos_token_id))
+        return Encoded(tuple(prompt + answer), tuple([IGNORED] * len(prompt) + answer))
+
+
+def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str, text_template: str | None = None) -> Template:
+    """The template that a recipe chose.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        choice: ``own`` (the tokenizer's, else a plain one), ``compact`` (its ChatML tokens without the system message
+            that some templates add by themselves), ``plain`` or the path of a ``.jinja`` file.
+        text_template: Literal text with slots; where given it takes the place of the chat template.
+
+    Raises:
+        ConfigError: The tokenizer has no end token or lacks the tokens of ``compact``; no such file.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ConfigError("the tokenizer has no end-of-sequence token", fix="set eos_token in tokenizer_config.json")
+    bos, eos = str(tokenizer.bos_token or ""), str(tokenizer.eos_token)
+    if text_template is not None:
+        return Template(tokenizer, TextTemplate(text_template).chat_template(bos if _adds_bos(tokenizer) else "", eos))
+    return Template(tokenizer, ChatTemplate(_jinja(tokenizer, choice), bos, eos))
+
+
+def _jinja(tokenizer: PreTrainedTokenizerBase, choice: str) -> str:
+    if choice == "own":
+        return str(tokenizer.chat_template or PLAIN)
+    if choice == "plain":
+        return PLAIN
+    if choice == "compact":
+        vocabulary = tokenizer.get_vocab()
+        missing = [token for token in ("<|im_start|>", "<|im_end|>") if token not in vocabulary]
+        if missing:
+            raise ConfigError(
+                f"the tokenizer does not know {', '.join(missing)}", where="chat_template", fix="use chat_template: own"
+            )
+        return COMPACT_CHATML
+    file = Path(choice)
+    if not file.is_file():
+        raise ConfigError(
+            f"no such template {choice!r}", where="chat_template", fix="own, compact, plain or the path of a .jinja file"
+        )
+    return file.read_text(encoding="utf-8")
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    ids: list[int] = tokenizer("a")["input_ids"]
+    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]

@@ -1,0 +1,1 @@
+"""The catalogue, the one resolver, loading and shrinking of models."""

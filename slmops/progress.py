@@ -1,0 +1,94 @@
+"""Progress of long work on standard error: a bar with rate and ETA on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_LINE_EVERY_SECONDS = 10.0
+
+Advance = Callable[[int], None]
+
+
+def say(text: str) -> None:
+    """Print one line to standard error, which leaves standard output to results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    whole = int(round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str, *, done: int = 0) -> Iterator[Advance]:
+    """Show the progress of a loop; yields a function that takes the number of units just finished.
+
+    Args:
+        what: What is going on, such as ``teacher answers``.
+        total: Units in all.
+        unit: Plural name of a unit, such as ``rows``.
+        done: Units that an earlier, interrupted run already finished; they do not count for the rate.
+    """
+    show = _bar if sys.stderr.isatty() else _lines
+    with show(what, total, unit, done) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    started = time.monotonic()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, completed=done, rate="")
+        count = 0
+
+        def advance(units: int) -> None:
+            nonlocal count
+            count += units
+            rate = count / max(time.monotonic() - started, 1e-9)
+            bar.update(task, advance=units, rate=f"{rate:.1f} {unit}/s")
+
+        yield advance
+
+
+@contextmanager
+def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    started = last = time.monotonic()
+    count = 0
+
+    def line() -> str:
+        elapsed = time.monotonic() - started
+        rate = count / max(elapsed, 1e-9)
+        left = (total - done - count) / rate if rate > 0 else 0.0
+        eta = f", ETA {duration(left)}" if left >= 1 else ""
+        return f"  {what}: {done + count}/{total} {unit}, {rate:.1f} {unit}/s, {duration(elapsed)}{eta}"
+
+    def advance(units: int) -> None:
+        nonlocal count, last
+        count += units
+        now = time.monotonic()
+        if now - last >= _LINE_EVERY_SECONDS:
+            last = now
+            say(line())
+
+    yield advance
+    say(line())
