@@ -80,6 +80,11 @@ class Template:
         answer.append(int(self.tokenizer.eos_token_id))
         return Encoded(tuple(prompt + answer), tuple([IGNORED] * len(prompt) + answer))
 
+    def save(self, folder: Path) -> None:
+        """Write tokenizer and chat template to a model folder."""
+        self.tokenizer.chat_template = self.chat.jinja
+        self.tokenizer.save_pretrained(folder)
+
 
 def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str, text_template: str | None = None) -> Template:
     """The template that a recipe chose.

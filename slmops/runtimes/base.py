@@ -57,9 +57,11 @@ class RuntimeInfo:
 
 
 class Runtime(Protocol):
-    """A loaded model. ``info`` tells what it is; prompts are already rendered text (see ``data.templates``)."""
+    """A loaded model; prompts are already rendered text (see ``data.chat``)."""
 
-    info: RuntimeInfo
+    @property
+    def info(self) -> RuntimeInfo:
+        """What it is."""
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of rendered text, special tokens recognised, nothing added."""

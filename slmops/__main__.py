@@ -1,0 +1,5 @@
+"""``python -m slmops``."""
+
+from slmops.cli import main
+
+main()

@@ -1,0 +1,60 @@
+"""The command line: verbs as a table; only the chosen verb is imported."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from slmops import __version__
+from slmops.errors import SlmopsError, UsageError, nearest
+
+VERBS = {
+    "distill": ("slmops.commands.distill:app", "make a small model from a teacher and your data, one command"),
+    "run": ("slmops.commands.run:app", "run or resume a recipe"),
+    "recipes": ("slmops.commands.recipes:app", "list the recipes that come with the package, or show one"),
+    "config": ("slmops.commands.config:app", "explain where each value of a recipe comes from"),
+    "serve": ("slmops.commands.serve:app", "serve a model with the OpenAI API"),
+    "ask": ("slmops.commands.ask:app", "serve a model for one question through the openai client"),
+}
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``slmops``; exits 0 done or passed, 1 a gate failed, 2 wrong usage or an error, 3 INCONCLUSIVE."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        _dispatch(given)
+    except SlmopsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def overview() -> str:
+    """The text of ``slmops --help``."""
+    width = max(len(verb) for verb in VERBS)
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    head = "usage: slmops VERB ...\n\nFrom a teacher to a small, measured, served language model.\n\nVerbs:\n"
+    return head + "\n".join(lines) + "\n\n'slmops VERB --help' tells more. Progress goes to standard error, results to standard output.\n"
+
+
+def _dispatch(given: list[str]) -> None:
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(overview(), end="")
+        return
+    if given[0] == "--version":
+        print(f"slmops {__version__}")
+        return
+    verb = given[0]
+    if verb not in VERBS:
+        raise UsageError(f"unknown verb {verb!r}", fix=nearest(verb, VERBS))
+    module, _, attribute = VERBS[verb][0].partition(":")
+    app = getattr(importlib.import_module(module), attribute)
+    app(args=given[1:], prog_name=f"slmops {verb}")

@@ -1,0 +1,26 @@
+"""``slmops ask``: one question to a served model through the official client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slmops.commands.common import new_app
+
+app = new_app()
+
+
+@app.command()
+def ask(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, of a package, or of a model")],
+    question: Annotated[str, typer.Argument(help="What to ask")],
+) -> None:
+    """Serve the model on a free port of this machine, ask one question through the openai client, and print the answer."""
+    from slmops.serving.client import ask_once
+    from slmops.serving.folders import served_folder
+
+    place = served_folder(folder)
+    answer = ask_once(place, question)
+    print(f"question  {question}\nanswer    {answer}")

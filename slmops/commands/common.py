@@ -1,0 +1,54 @@
+"""What the verbs share."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from slmops.config import Recipe
+from slmops.files import read_json
+from slmops.workspace import Step
+
+
+def new_app() -> typer.Typer:
+    """A typer application in which hyphens and underscores in a flag are one."""
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"token_normalize_func": _one_spelling, "help_option_names": ["-h", "--help"]},
+    )
+
+
+def print_plan(steps: list[Step]) -> None:
+    """What would be done, a line a stage."""
+    width = max(len(step.stage) for step in steps)
+    for step in steps:
+        print(f"  {step.state:<6} {step.stage:<{width}}  {step.why}".rstrip())
+
+
+def do(recipe: Recipe, *, as_json: bool) -> None:
+    """Run a recipe and print what came of it: a table and where everything lies, or with ``as_json`` the report.
+
+    Raises:
+        GateError: No model passes the gates.
+        InconclusiveError: Some might, with more test rows.
+    """
+    from slmops.evaluation.report import render_table
+    from slmops.pipeline import PACKAGE, run
+
+    outcome = run(recipe)
+    report = read_json(outcome.root / "report.json")
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        print(render_table(report))
+        print(f"\nreport   {outcome.root / 'report.html'}")
+        if outcome.packaged is not None:
+            print(f"package  {outcome.root / PACKAGE}\nserve    slmops serve {outcome.root}")
+    outcome.raise_for_gates()
+
+
+def _one_spelling(name: str) -> str:
+    return name.replace("-", "_")

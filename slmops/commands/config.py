@@ -1,0 +1,38 @@
+"""``slmops config explain``: each value of a recipe and where it comes from."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from slmops.commands.common import new_app
+from slmops.config import Recipe, build, read_values
+from slmops.config import explain as explain_values
+from slmops.recipes import find_recipe
+
+app = new_app()
+
+
+@app.callback()
+def config() -> None:
+    """Look into recipes."""
+
+
+@app.command()
+def explain(
+    recipe: Annotated[str, typer.Argument(help="Path of a recipe, or the name of one that comes with the package")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Print each value of a recipe and its origin: default, recipe or command line."""
+    file = find_recipe(recipe)
+    values = read_values(file, overrides or [])
+    rows = explain_values(build(Recipe, values, where=str(file)), values, overrides or [])
+    if as_json:
+        print(json.dumps([{"key": key, "value": value, "origin": origin} for key, value, origin in rows]))
+        return
+    width = max(len(key) for key, _, _ in rows)
+    for key, value, origin in rows:
+        print(f"{key:<{width}}  {json.dumps(value, ensure_ascii=False)}  ({origin})")

@@ -1,0 +1,273 @@
+"""Recipes: what a run does, as frozen models that refuse unknown keys.
+
+Order of precedence: defaults < recipe < ``key=value`` on the command line. Every plug-in owns its options model; a
+recipe names the plug-in with ``name:`` and gives its options beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from slmops.errors import ConfigError, nearest
+from slmops.files import atomic
+
+PluginSpec = dict[str, Any]
+"""A plug-in in a recipe: ``{name: ..., <its options>}``."""
+
+
+class Section(BaseModel):
+    """Base of all configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(Section):
+    """Where rows come from and how they are split."""
+
+    source: PluginSpec = Field(description="Source of the rows: name and options")
+    max_bad_share: float = Field(0.05, ge=0, le=1, description="Share of bad rows above which the run stops at once")
+    validation_share: float = Field(0.15, gt=0, lt=1, description="Share of the labelled rows held out where no validation file is given")
+    test_share: float = Field(0.2, gt=0, lt=1, description="Share of the labelled rows held out where no test file is given")
+
+
+class LoraSection(Section):
+    """Low-rank adaptation (Hu et al. 2021) of all linear layers."""
+
+    r: int = Field(16, ge=1, description="Rank")
+    alpha: int = Field(32, ge=1, description="Scale; the update is multiplied by alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input")
+
+
+class TrainingSection(Section):
+    """One training run. Give ``epochs`` or ``max_steps``."""
+
+    lora: LoraSection | None = Field(None, description="Train a low-rank adapter and merge it; absent: train all weights")
+    objectives: tuple[PluginSpec, ...] = Field(({"name": "cross_entropy"},), description="Weighted sum of losses: name, weight, options")
+    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate")
+    epochs: float = Field(3, gt=0, description="Passes over the rows")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer updates; takes the place of epochs")
+    batch_size: int = Field(16, ge=1, description="Rows a forward pass")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Forward passes an optimizer update")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the updates in which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm")
+    freeze_embeddings: bool = Field(False, description="Leave the embedding matrix as it is")
+    max_length: int = Field(512, ge=8, description="Longest row in tokens; longer ones are set aside, never cut")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Autocast type; auto: bfloat16 where the processor has it")
+    checkpoint_seconds: float = Field(60, ge=0, description="Time between checkpoints")
+
+
+class TeacherSection(Section):
+    """The model that answers."""
+
+    model: str = Field(description="Catalogue name, folder, .gguf file or hub id")
+    tune: TrainingSection | None = Field(None, description="Tune the teacher on the labelled rows first; absent: use it as it is")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Type it computes in while answering")
+
+
+class AnswersSection(Section):
+    """Stage 1, the answers."""
+
+    chunk_rows: int = Field(64, ge=1, description="Rows a chunk; a chunk is one batch and the unit of resume")
+    max_new_tokens: int = Field(16, ge=1, description="Longest answer in tokens")
+    min_success: float = Field(0.7, ge=0, le=1, description="Least share of usable answers; below it the run stops")
+
+
+class SignalsSection(Section):
+    """Stage 1, the teacher's distribution at the answer positions."""
+
+    k: int = Field(32, ge=1, description="Most likely tokens kept a position; the rest is kept as one tail mass")
+
+
+class StudentSection(Section):
+    """The model that learns."""
+
+    model: str | None = Field(None, description="Catalogue name, folder, .gguf file or hub id; absent: the teacher's")
+    layers: int | None = Field(None, ge=1, description="Cut it to so many layers, evenly spread; absent: all")
+
+
+class ParitySection(Section):
+    """How far a converted model may be from the one it was made of."""
+
+    rows: int = Field(200, ge=1, description="Validation and training rows to compare on")
+    min_agreement: float = Field(0.95, ge=0, le=1, description="Least share of equal greedy answers")
+    max_drop: float = Field(0.01, ge=0, le=1, description="Largest loss of the primary measure")
+
+
+class ExportSection(Section):
+    """Conversion to the engine that serves."""
+
+    runtime: str = Field("ort-genai", description="Engine to convert for")
+    schemes: tuple[str, ...] = Field(("int4", "int4-mixed", "int8"), min_length=1, description="Tried in this order until one passes")
+    max_length: int = Field(512, ge=32, description="Prompt and answer together, in tokens, that the packaged model accepts")
+    parity: ParitySection = ParitySection()
+
+
+class EvaluationSection(Section):
+    """How the models are compared."""
+
+    latency_requests: int = Field(60, ge=5, description="Timed requests, one at a time")
+    batch_size: int = Field(8, ge=1, description="Requests at once, for requests/s")
+    threads: int | None = Field(None, ge=1, description="CPU threads of every engine; absent: as many as there are cores")
+    price_per_machine_hour: float = Field(0.1, gt=0, description="For the cost of a million requests; any currency")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of every interval")
+    targets: dict[str, float] = Field(
+        default={"accuracy kept": 0.92, "less latency": 0.85, "less memory": 0.8, "lower cost": 0.6, "requests/s": 6.0, "smaller files": 0.75},
+        description="Headline figures of what is packaged against the float32 teacher",
+    )
+
+
+class Recipe(Section):
+    """A whole run: data → teacher → answers and signals → training → export → evaluation → package."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name of the run and of the packaged model")
+    task_type: str = Field(description="Kind of work")
+    task: dict[str, Any] = Field(default_factory=dict, description="Options of the task type; labels come from the data if absent")
+    output_path: Path = Field(description="Where everything of this run lies")
+    seed: int = Field(0, ge=0, description="Seed of splits, batches and initial weights")
+    chat_template: str = Field("own", description="own, compact, plain or the path of a .jinja file")
+    data: DataSection
+    teacher: TeacherSection
+    answers: AnswersSection = AnswersSection()
+    signals: SignalsSection = SignalsSection()
+    student: StudentSection = StudentSection()
+    training: TrainingSection = TrainingSection()
+    export: ExportSection = ExportSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    gates: tuple[str, ...] = Field((), description="What must hold for a model to be packaged")
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def build(model: type[_M], values: Mapping[str, Any], *, where: str) -> _M:
+    """Validate values against a model.
+
+    Raises:
+        ConfigError: Names the key, what is wrong with it and, for an unknown key, the nearest known one.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_problems(model, error), where=where) from error
+
+
+def plugin(spec: Mapping[str, Any], *, where: str) -> tuple[str, dict[str, Any]]:
+    """Split a plug-in of a recipe into its name and its options.
+
+    Raises:
+        ConfigError: There is no ``name``.
+    """
+    options = dict(spec)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError("a plug-in needs a name", where=where, fix="write {name: ..., <options>}")
+    return name, options
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply ``key=value`` overrides (values are YAML).
+
+    Raises:
+        ConfigError: The file is not valid YAML, or a value is wrong.
+    """
+    return build(Recipe, read_values(path, overrides), where=str(path))
+
+
+def read_values(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of a recipe file with ``key=value`` overrides applied, not validated yet.
+
+    Raises:
+        ConfigError: No such file, not valid YAML, not a mapping, or an override that is no ``key=value``.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the recipe cannot be read: {error.strerror}", where=str(path), fix="'slmops recipes' lists those shipped") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", where=str(path)) from error
+    if not isinstance(values, dict):
+        raise ConfigError("a recipe is a mapping of keys to values", where=str(path))
+    for override in overrides:
+        _set(values, override)
+    return values
+
+
+def save_recipe(path: Path, recipe: Recipe) -> None:
+    """Write a recipe with the values that differ from the defaults."""
+    with atomic(path) as file:
+        yaml.safe_dump(recipe.model_dump(mode="json", exclude_defaults=True), file, sort_keys=False, allow_unicode=True)
+
+
+def explain(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]) -> list[tuple[str, Any, str]]:
+    """Every value of a recipe as ``(dotted key, value, origin)``; origin is default, recipe or command line."""
+    from_command_line = {override.partition("=")[0] for override in overrides}
+    rows = []
+    for key, value in _leaves(recipe.model_dump(mode="json")):
+        if any(key == given or key.startswith(given + ".") for given in from_command_line):
+            origin = "command line"
+        else:
+            origin = "recipe" if _has(values, key) else "default"
+        rows.append((key, value, origin))
+    return rows
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            rows += _leaves(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", value))
+    return rows
+
+
+def _has(values: Any, dotted: str) -> bool:
+    for key in dotted.split("."):
+        if not isinstance(values, Mapping) or key not in values:
+            return False
+        values = values[key]
+    return True
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is not key=value", where="command line", fix="write for example training.epochs=2")
+    *path, last = key.split(".")
+    for part in path:
+        child = values.get(part)
+        if not isinstance(child, dict):
+            child = values[part] = {}
+        values = child
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {key} is not valid YAML: {error}", where="command line") from error
+
+
+def _problems(model: type[BaseModel], error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key; {nearest(str(problem['loc'][-1]), _known(model, problem['loc'][:-1]))}")
+        else:
+            lines.append(f"{key}: {problem['msg']}" if key else problem["msg"])
+    return "; ".join(lines)
+
+
+def _known(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    current: Any = model
+    for part in location:
+        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
+        if field is None:
+            continue
+        candidates = getattr(field.annotation, "__args__", (field.annotation,))
+        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), current)
+    return list(current.model_fields)

@@ -1,0 +1,232 @@
+"""From what a source gives to the splits that the other stages read: checked, without duplicates, and all there."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slmops.data.columns import look_like_labels
+from slmops.data.rows import Row
+from slmops.data.sources import Rejected, Source
+from slmops.data.splits import take_share
+from slmops.errors import DataError
+from slmops.files import read_json, read_jsonl, write_json, write_jsonl
+
+CheckAnswer = Callable[[Row], str | None]
+"""A task's check of a labelled row: why its answer cannot be used, or ``None``."""
+
+SPLITS = ("train", "pool", "validation", "test")
+REJECTED = "rejected.jsonl"
+_FACTS = "data.json"
+_PUNCTUATION = re.compile(r"[\s.,;!?…¡¿'\"`´‘’“”«»]+")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The rows that the other stages work with; no question stands in two splits.
+
+    Args:
+        train: Rows with an answer.
+        pool: Rows without one, for a teacher to answer.
+        validation: Rows with an answer, to choose by. Where nothing is labelled they come from the pool, without answers.
+        test: Rows with an answer, to measure with.
+        rejected: All rows set aside.
+        labels: The answers to choose from; ``None`` for free text.
+    """
+
+    train: list[Row]
+    pool: list[Row]
+    validation: list[Row]
+    test: list[Row]
+    rejected: list[Rejected]
+    labels: tuple[str, ...] | None
+
+    def split(self, name: str) -> list[Row]:
+        """The rows of one of ``SPLITS``."""
+        rows: list[Row] = getattr(self, name)
+        return rows
+
+    def facts(self) -> dict[str, Any]:
+        """Rows per split, rejected rows per kind of reason, and rows per label and split."""
+        facts: dict[str, Any] = {
+            "rows": {**{name: len(self.split(name)) for name in SPLITS}, "rejected": len(self.rejected)},
+            "rejected": dict(_kinds(self.rejected)),
+            "labels": None,
+        }
+        if self.labels is not None:
+            counts = {name: Counter(row.answer for row in self.split(name)) for name in ("train", "validation", "test")}
+            facts["labels"] = {label: {name: count[label] for name, count in counts.items()} for label in self.labels}
+        return facts
+
+
+def prepare(
+    source: Source,
+    *,
+    labels: Sequence[str] | None,
+    check_answer: CheckAnswer,
+    seed: int,
+    max_bad_share: float,
+    validation_share: float,
+    test_share: float,
+) -> Prepared:
+    """Read a source, check its rows, drop duplicates and make the splits that are missing.
+
+    A question that stands in several splits stays in test, else validation, else train, else the pool; inside a split its
+    first row stays. Rows dropped so are in ``rejected`` but do not count as bad. Missing splits are drawn from the labelled
+    rows, stratified by label, by a hash of the seed and the question: the order of the rows has no influence.
+
+    Args:
+        source: Where the rows come from.
+        labels: The labels of the task; ``None`` finds out whether the answers are labels.
+        check_answer: The task's check of labelled rows.
+        seed: For the splits.
+        max_bad_share: Most bad rows, as a share of all.
+        validation_share: Share of the labelled rows for validation where the source has none; 0 for no such split.
+        test_share: The same for test.
+
+    Raises:
+        DataError: Too many bad rows; no row left to train on, or for a split.
+    """
+    raw = source.read()
+    splits = {"test": raw.test, "validation": raw.validation, "train": raw.labelled, "pool": raw.pool}
+    given = {name for name, rows in splits.items() if rows}
+    rejected = list(raw.rejected)
+    total = len(rejected) + sum(len(rows) for rows in splits.values())
+    for name in ("test", "validation", "train"):
+        splits[name] = _checked(splits[name], check_answer, rejected)
+    _stop_if_too_many(rejected, total, max_bad_share)
+    splits = _without_duplicates(splits, rejected)
+    emptied = sorted(name for name in given & {"test", "validation"} if not splits[name])
+    if emptied or not (splits["train"] or splits["pool"]):
+        lost = emptied[0] if emptied else "training"
+        raise DataError(f"no {lost} row is left\n  {_summary(rejected)}", fix=f"give more rows; {REJECTED} has those set aside")
+    answers = [row.answer or "" for name in ("train", "validation", "test") for row in splits[name]]
+    known = tuple(labels) if labels is not None else tuple(sorted(set(answers))) if look_like_labels(answers) else None
+    train, pool, validation, test = splits["train"], splits["pool"], splits["validation"], splits["test"]
+    labelled = len(train)
+    if "test" not in given and test_share > 0:
+        test, train = _draw(train, round(labelled * test_share), "test", known, seed)
+    if "validation" not in given and validation_share > 0:
+        if train:
+            validation, train = _draw(train, round(labelled * validation_share), "validation", known, seed)
+        else:
+            validation, pool = _draw(pool, round(len(pool) * validation_share), "validation", None, seed)
+    return Prepared(train, pool, validation, test, rejected, known)
+
+
+def write(prepared: Prepared, folder: Path) -> None:
+    """Write one JSON-lines file a split, ``rejected.jsonl``, and ``data.json`` with the facts, which comes last."""
+    for name in SPLITS:
+        write_jsonl(folder / f"{name}.jsonl", (row.as_dict() for row in prepared.split(name)))
+    write_jsonl(folder / REJECTED, (bad.as_dict() for bad in prepared.rejected))
+    write_json(folder / _FACTS, prepared.facts())
+
+
+def load(folder: Path) -> Prepared:
+    """Read what :func:`write` wrote.
+
+    Raises:
+        DataError: The folder does not hold prepared data, or not all of it.
+    """
+    try:
+        rows = {name: [Row.from_dict(row) for row in read_jsonl(folder / f"{name}.jsonl")] for name in SPLITS}
+        rejected = [Rejected(**bad) for bad in read_jsonl(folder / REJECTED)]
+        labels = read_json(folder / _FACTS)["labels"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"this is no folder of prepared data, or it is damaged: {error}", where=str(folder), fix="run the data stage again"
+        ) from error
+    return Prepared(**rows, rejected=rejected, labels=tuple(labels) if labels is not None else None)
+
+
+def question_key(row: Row) -> str:
+    """What is asked, without the differences that do not count: case, white space, punctuation of sentences.
+
+    Signs that carry meaning (``+``, ``-``, ``%``, ``:)``) stay, and a decimal point still parts the digits.
+    """
+    return "\x1e".join(f"{turn['role']}\x1f{_normal(turn['content'])}" for turn in row.messages)
+
+
+def _normal(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return _PUNCTUATION.sub(" ", folded).strip() or folded
+
+
+def _checked(rows: Iterable[Row], check_answer: CheckAnswer, rejected: list[Rejected]) -> list[Row]:
+    kept = []
+    for row in rows:
+        reason = check_answer(row)
+        if reason is None:
+            kept.append(row)
+        else:
+            rejected.append(_reject(row, reason))
+    return kept
+
+
+def _without_duplicates(splits: Mapping[str, Sequence[Row]], rejected: list[Rejected]) -> dict[str, list[Row]]:
+    """The splits in the order of their rank, each question in the first place it stands."""
+    seen: dict[str, Row] = {}
+    kept: dict[str, list[Row]] = {}
+    for name, rows in splits.items():
+        kept[name] = []
+        for row in rows:
+            first = seen.setdefault(question_key(row), row)
+            if first is row:
+                kept[name].append(row)
+            elif row.answer is None or first.answer is None or row.answer == first.answer:
+                rejected.append(_reject(row, f"duplicate of {first.origin}"))
+            else:
+                rejected.append(_reject(row, f"conflicting answer: {row.answer!r}, but {first.origin} has {first.answer!r}"))
+    return kept
+
+
+def _stop_if_too_many(rejected: Sequence[Rejected], total: int, max_bad_share: float) -> None:
+    if not total:
+        raise DataError("there are no rows", fix="give a file with one example a line")
+    share = len(rejected) / total
+    if share <= max_bad_share:
+        return
+    places = "\n".join(f"    {bad.origin}: {bad.reason}" for bad in rejected[:5])
+    raise DataError(
+        f"{len(rejected):,} of {total:,} rows are bad ({share:.1%}), more than the {max_bad_share:.1%} allowed\n"
+        f"  {_summary(rejected)}\n  the first are\n{places}",
+        where="data",
+        fix=f"mend them, or go on without them with --max_bad_share {_rounded_up(share)}; they are then listed in {REJECTED}",
+    )
+
+
+def _rounded_up(share: float) -> str:
+    return f"{min(1.0, int(share * 100 + 1) / 100):.2f}"
+
+
+def _summary(rejected: Iterable[Rejected]) -> str:
+    kinds = _kinds(rejected)
+    shown = ", ".join(f"{count:,} × {kind}" for kind, count in kinds[:8])
+    return shown + (f", and {len(kinds) - 8} other reasons" if len(kinds) > 8 else "")
+
+
+def _kinds(rejected: Iterable[Rejected]) -> list[tuple[str, int]]:
+    return Counter(bad.kind for bad in rejected).most_common()
+
+
+def _draw(rows: list[Row], count: int, name: str, labels: Sequence[str] | None, seed: int) -> tuple[list[Row], list[Row]]:
+    taken, rest = take_share(
+        rows, count=max(1, count), key=question_key, group=lambda row: row.answer or "" if labels is not None else "", seed=seed
+    )
+    if not taken:
+        raise DataError(
+            f"too few labelled rows ({len(rows)}) to set some aside for {name}",
+            fix=f"give a file with {name} rows (--{name}_data), or more labelled rows",
+        )
+    return taken, rest
+
+
+def _reject(row: Row, reason: str) -> Rejected:
+    raw = {"messages": [dict(turn) for turn in row.messages], "answer": row.answer}
+    return Rejected(row.origin, reason, json.dumps(raw, ensure_ascii=False))

@@ -1,0 +1,136 @@
+"""A file's rows: those with an answer, those without, and those set aside."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from slmops.data.columns import Columns, choose_layout
+from slmops.data.readers import Record, Table, read_table
+from slmops.data.rows import Row
+from slmops.data.shapes import BadRow, Example, Layout
+from slmops.errors import DataError, at
+
+Role = Literal["train", "pool", "validation", "test"]
+_LONGEST_RAW = 2000
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that was set aside.
+
+    Args:
+        origin: ``file:line`` (in Parquet ``file:row``).
+        reason: What is wrong; the text before the first colon or semicolon is its kind.
+        raw: The row as it stood there, cut at 2,000 characters.
+    """
+
+    origin: str
+    reason: str
+    raw: str
+
+    @property
+    def kind(self) -> str:
+        """What is wrong without the details, to count by."""
+        return "duplicate" if self.reason.startswith("duplicate of ") else re.split("[:;] ", self.reason, maxsplit=1)[0]
+
+    def as_dict(self) -> dict[str, str]:
+        """For JSON lines."""
+        return {"origin": self.origin, "reason": self.reason, "raw": self.raw}
+
+
+class FileRows(NamedTuple):
+    """The rows of one file, what the file was taken for, and the rows set aside, in the order of the file."""
+
+    table: Table
+    layout: Layout
+    labelled: list[Row]
+    unlabelled: list[Row]
+    rejected: list[Rejected]
+
+
+def read_rows(
+    path: Path, role: Role, columns: Columns, *, system_prompt: str | None = None, like: Layout | None = None
+) -> FileRows:
+    """Read a data file.
+
+    In a train file ``null`` for an answer makes a row unlabelled, and so does a file in which no row has an answer;
+    an empty answer, or a row that lacks the field others have, is a bad row. In validation and test files every row needs an
+    answer. In a pool file answers are not read.
+
+    Args:
+        path: The file.
+        role: What it is for.
+        columns: What the user named.
+        system_prompt: System turn for conversations that have none of their own.
+        like: Layout of the train file.
+
+    Raises:
+        DataError: The file cannot be read, its columns cannot be told apart, or no row can be used.
+        MissingExtraError: A Parquet file without pyarrow.
+    """
+    table = read_table(path)
+    layout = choose_layout(table, columns, needs_answer=role != "pool", like=like)
+    examples = [_example(layout, record, role) for record in table.records]
+    has_answers = any(isinstance(example, Example) and example.answer for example in examples)
+    result = FileRows(table, layout, [], [], [])
+    for record, example in zip(table.records, examples, strict=True):
+        origin = at(path, record.line)
+        problem = example if isinstance(example, str) else _missing_answer(example, layout, role, has_answers)
+        if isinstance(example, str) or problem:
+            result.rejected.append(Rejected(origin, problem or "", _raw(record)))
+            continue
+        messages = example.messages
+        if system_prompt and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": system_prompt}, *messages]
+        row = Row.of(messages, example.answer or None, origin)
+        (result.unlabelled if row.answer is None else result.labelled).append(row)
+    if not result.labelled and not result.unlabelled:
+        places = [f"{bad.origin}: {bad.reason}" for bad in result.rejected[:5]]
+        raise DataError(
+            "\n  ".join([f"no row of the {role} file can be used; it was taken as {describe(layout)}", *places]),
+            where=str(path),
+            fix="mend the rows, or name the columns: --input_field NAME --answer_field NAME",
+        )
+    return result
+
+
+def describe(layout: Layout) -> str:
+    """What was taken for what, in words."""
+    if layout.template is not None:
+        return f"text_template {layout.template.text!r}"
+    inputs = " and ".join(repr(name) for name in layout.inputs)
+    if layout.shape == "messages":
+        return f"chat turns in {inputs}, answer in " + (repr(layout.answer) if layout.answer else "the last assistant turn")
+    return f"question in {inputs}, " + (f"answer in {layout.answer!r}" if layout.answer else "no answers") + f" ({layout.why})"
+
+
+def _example(layout: Layout, record: Record, role: Role) -> Example | str:
+    """What the record says, or the reason why it is a bad row."""
+    if record.values is None:
+        return record.problem
+    try:
+        return layout.example(record.values, with_answer=role != "pool")
+    except BadRow as error:
+        return str(error)
+
+
+def _missing_answer(example: Example, layout: Layout, role: Role, has_answers: bool) -> str | None:
+    """Why a record without an answer is a bad row; ``None`` where it is none."""
+    if role == "pool" or example.answer:
+        return None
+    field = f"field {layout.answer!r}" if layout.answer else "the last assistant turn"
+    if role != "train":
+        return f"no answer: {field}; every row of a {role} file needs one"
+    if not has_answers or (example.answer is None and not example.absent):
+        return None
+    return f"missing field {layout.answer!r}" if example.absent else f"empty answer: {field}; null says that there is none"
+
+
+def _raw(record: Record) -> str:
+    text = record.raw if record.values is None else json.dumps(record.values, ensure_ascii=False, default=str)
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= _LONGEST_RAW else text[:_LONGEST_RAW] + "…"

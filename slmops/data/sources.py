@@ -1,0 +1,217 @@
+"""Where rows come from: the registry of sources, and the source that reads files.
+
+A row that cannot be used never stops a run by itself: it is set aside as :class:`Rejected`, with its file, line and reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from slmops.data.chat import TextTemplate
+from slmops.data.columns import Columns, look_like_labels
+from slmops.data.rowfiles import FileRows, Rejected, Role, describe, read_rows
+from slmops.data.rows import Row
+from slmops.data.shapes import Layout
+from slmops.errors import ConfigError, DataError
+from slmops.files import digest, file_digest
+from slmops.registry import Entry, Registry
+
+__all__ = ["SOURCES", "Detected", "FilesSource", "RawSplits", "Rejected", "Source", "detect"]
+
+SOURCES = Registry(
+    "source",
+    {
+        "files": Entry("slmops.data.sources:FilesSource"),
+        "support-messages": Entry("slmops.data.support_messages:SupportMessages"),
+    },
+)
+
+
+@dataclass(frozen=True)
+class RawSplits:
+    """What a source gives, before anything is checked against a task or deduplicated.
+
+    Args:
+        labelled: Training rows with an answer.
+        pool: Rows without one, for a teacher to answer.
+        validation: Rows with an answer; empty where the source has no such split.
+        test: The same.
+        rejected: Rows set aside while reading.
+    """
+
+    labelled: list[Row]
+    pool: list[Row]
+    validation: list[Row]
+    test: list[Row]
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """An entry of ``SOURCES``: a frozen pydantic model of its options (``extra="forbid"``) with these two methods."""
+
+    def fingerprint(self) -> str:
+        """Hash of the options and of the contents they point to: equal fingerprints give equal rows."""
+
+    def read(self) -> RawSplits:
+        """Read all rows.
+
+        Raises:
+            DataError: The data cannot be used as a whole.
+        """
+
+
+class FilesSource(BaseModel):
+    """Rows from files: JSON lines, JSON, CSV, TSV or Parquet. Relative paths are relative to the current directory.
+
+    Args:
+        train: Rows with answers, without, or both. An answer of ``null`` makes a row unlabelled; so does a file in which no
+            row has an answer.
+        pool: Questions without answers; answers that stand there are not read.
+        validation: Rows with answers; made from ``train`` when left out.
+        test: The same.
+        text_template: Literal text with slots such as ``"{phrase} => {tone}"``; the last slot is the answer's.
+        input_field: Column of the question, or several, separated by commas.
+        answer_field: Column of the answer.
+        system_prompt: System turn for conversations that have none of their own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: Path
+    pool: Path | None = None
+    validation: Path | None = None
+    test: Path | None = None
+    text_template: str | None = None
+    input_field: str | None = None
+    answer_field: str | None = None
+    system_prompt: str | None = None
+
+    @model_validator(mode="after")
+    def _options_fit_together(self) -> FilesSource:
+        if self.text_template is not None:
+            for name in ("input_field", "answer_field", "system_prompt"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"{name} and text_template exclude each other", where=name, fix="leave one of them out")
+        self.columns()
+        return self
+
+    def fingerprint(self) -> str:
+        """Hash of the options and of the files' contents; where the files lie does not matter."""
+        options = self.model_dump(exclude={"train", "pool", "validation", "test"})
+        return digest([options, {role: [path.suffix, _digest(path)] for role, path in self._files().items()}])
+
+    def read(self) -> RawSplits:
+        """Read all files.
+
+        Raises:
+            DataError: A file is missing, of an unknown format, without a usable row, or its columns cannot be told apart.
+            MissingExtraError: A Parquet file without pyarrow.
+        """
+        train = read_rows(self.train, "train", self.columns(), system_prompt=self.system_prompt)
+        files = [train]
+
+        def rows(path: Path | None, role: Role) -> FileRows:
+            if path is None:
+                return FileRows(train.table, train.layout, [], [], [])
+            files.append(read_rows(path, role, self.columns(), system_prompt=self.system_prompt, like=train.layout))
+            return files[-1]
+
+        pool, validation, test = rows(self.pool, "pool"), rows(self.validation, "validation"), rows(self.test, "test")
+        rejected = [bad for file in files for bad in file.rejected]
+        return RawSplits(train.labelled, train.unlabelled + pool.unlabelled, validation.labelled, test.labelled, rejected)
+
+    def _files(self) -> dict[str, Path]:
+        roles = {"train": self.train, "pool": self.pool, "validation": self.validation, "test": self.test}
+        return {role: path for role, path in roles.items() if path is not None}
+
+    def columns(self) -> Columns:
+        """The columns that the options name."""
+        template = TextTemplate(self.text_template) if self.text_template is not None else None
+        return Columns(self.input_field, self.answer_field, template)
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What a data file was taken for.
+
+    Args:
+        path: The file.
+        format: ``JSON lines``, ``JSON``, ``CSV``, ``TSV`` or ``Parquet``.
+        encoding: Such as ``UTF-8``.
+        layout: Which fields are the question and the answer, and why.
+        rows: Rows that can be used.
+        labelled_share: Share of them with an answer.
+        distinct_answers: Number of different answers.
+        mean_characters: Mean length of a question, all its turns together.
+        task_type: The guess: ``classification`` where few short answers repeat, else ``generation``.
+        labels: The answers, most frequent first, where the guess is classification.
+        rejected: Rows set aside.
+    """
+
+    path: Path
+    format: str
+    encoding: str
+    layout: Layout
+    rows: int
+    labelled_share: float
+    distinct_answers: int
+    mean_characters: float
+    task_type: str
+    labels: tuple[str, ...]
+    rejected: tuple[Rejected, ...]
+
+    def describe(self) -> str:
+        """One paragraph for people."""
+        text = f"{self.path.name}: {self.format}, {self.encoding}, {self.rows:,} rows; taken as {describe(self.layout)}. "
+        if self.labelled_share == 0:
+            text += "No row has an answer, so the kind of task cannot be told. "
+        else:
+            text += f"{self.labelled_share:.0%} of the rows have an answer, {self.distinct_answers:,} different ones"
+            shown = ", ".join(self.labels[:5]) + (", …" if len(self.labels) > 5 else "")
+            text += f" ({shown}): {self.task_type}. " if self.labels else f": {self.task_type}. "
+        text += f"A question has {self.mean_characters:.0f} characters on average."
+        if self.rejected:
+            bad = self.rejected[0]
+            text += f" Bad rows set aside: {len(self.rejected):,}, the first at {bad.origin} ({bad.reason})."
+        return text
+
+
+def detect(
+    path: Path, *, text_template: str | None = None, input_field: str | None = None, answer_field: str | None = None
+) -> Detected:
+    """Look at a file of training rows as :class:`FilesSource` would.
+
+    Raises:
+        DataError: The file cannot be read, or its columns cannot be told apart.
+    """
+    source = FilesSource(train=path, text_template=text_template, input_field=input_field, answer_field=answer_field)
+    table, layout, labelled, unlabelled, rejected = read_rows(path, "train", source.columns())
+    answers = [row.answer or "" for row in labelled]
+    is_classification = look_like_labels(answers)
+    characters = [sum(len(turn["content"]) for turn in row.messages) for row in (*labelled, *unlabelled)]
+    counts = Counter(answers)
+    return Detected(
+        path=path,
+        format=table.format,
+        encoding=table.encoding,
+        layout=layout,
+        rows=len(characters),
+        labelled_share=len(labelled) / len(characters),
+        distinct_answers=len(counts),
+        mean_characters=sum(characters) / len(characters),
+        task_type="classification" if is_classification else "generation",
+        labels=tuple(label for label, _ in counts.most_common()) if is_classification else (),
+        rejected=tuple(rejected),
+    )
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror}", where=str(path), fix="check the path") from error

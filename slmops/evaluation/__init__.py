@@ -1,0 +1,1 @@
+"""Measures, statistics, comparison, gates and the report."""

@@ -1,0 +1,75 @@
+"""The one table of measures: what a number is called, its unit, which way is better, and how it is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from slmops.errors import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure.
+
+    Args:
+        title: Heading in tables.
+        unit: Behind the number; empty for shares and counts.
+        better: Which way is better.
+        help: How it is measured, in a sentence.
+        aliases: Other names that gates accept.
+        of_rows: Whether it is a mean over test rows, so that it has an interval.
+    """
+
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+    help: str
+    aliases: tuple[str, ...] = ()
+    of_rows: bool = False
+
+
+MEASURES: dict[str, Measure] = {
+    "accuracy": Measure("Accuracy", "", "higher", "Share of test rows whose answer is the right label.", of_rows=True),
+    "macro_f1": Measure("Macro F1", "", "higher", "F1 of each label, averaged over the labels of the test set."),
+    "valid_share": Measure("Valid answers", "", "higher", "Share of answers that are a label at all; others count as wrong."),
+    "share_of_teacher": Measure("Share of teacher", "", "higher", "Primary measure divided by the float32 teacher's.", ("kept",)),
+    "parameters": Measure("Parameters", "", "lower", "Numbers in the model, tied ones counted once."),
+    "size_mb": Measure("Size", "MB", "lower", "Files that are needed to run the model, in millions of bytes.", ("disk_mb",)),
+    "memory_mb": Measure(
+        "Memory",
+        "MiB",
+        "lower",
+        "Resident memory that only this process holds, after warm-up requests, less that of the same engine with a tiny random model.",
+    ),
+    "process_mb": Measure("Process", "MiB", "lower", "Resident memory that only this process holds, after warm-up requests."),
+    "latency_p50_ms": Measure(
+        "Latency p50", "ms", "lower", "Median time of a request, one at a time, from text to answer.", ("inference_time_ms",)
+    ),
+    "latency_p95_ms": Measure(
+        "Latency p95", "ms", "lower", "Time that 95 % of the requests stay below, one at a time.", ("p95_latency_ms",)
+    ),
+    "requests_per_s": Measure(
+        "Requests/s",
+        "1/s",
+        "higher",
+        "Requests answered a second, one at a time or in batches, whichever is faster for the engine.",
+    ),
+    "cost_per_million": Measure(
+        "Cost per million", "", "lower", "Price of the machine-hours that a million requests take at that rate."
+    ),
+}
+
+
+def measure_name(name: str) -> str:
+    """The table's name of a measure, given that or an alias.
+
+    Raises:
+        UsageError: No such measure; the message has the nearest.
+    """
+    if name in MEASURES:
+        return name
+    for known, measure in MEASURES.items():
+        if name in measure.aliases:
+            return known
+    raise UsageError(f"unknown measure {name!r}", fix=nearest(name, MEASURES))

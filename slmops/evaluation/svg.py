@@ -1,0 +1,272 @@
+"""Building blocks of the charts: an SVG element tree, scales with their ticks, and labels that do not overlap."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+
+CHARACTER = 0.6
+"""Width of an average character as a share of the font size; on the wide side, since the reader's font is unknown."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every chart needs to be told.
+
+    Args:
+        name: Unique on the page; the ids of title and description are made from it.
+        width: In CSS pixels; below 440 the chart takes the form for a phone.
+        title: For screen readers.
+        description: For screen readers: the figures that a sighted reader would take from the chart.
+    """
+
+    name: str
+    width: int
+    title: str
+    description: str
+
+    @property
+    def narrow(self) -> bool:
+        """Whether labels go above their marks instead of beside them."""
+        return self.width < 440
+
+
+class Svg:
+    """An SVG image; the page's stylesheet gives classes their colours, so it follows the light or dark scheme.
+
+    Args:
+        frame: Width and texts.
+        height: In CSS pixels.
+        width: For an image that cannot be as narrow as its frame; the page lets it scroll sideways.
+    """
+
+    def __init__(self, frame: Frame, height: float, *, width: float | None = None) -> None:
+        key = f"{frame.name}-{frame.width}"
+        self.root = ET.Element("svg", {"viewBox": f"0 0 {_short(width or frame.width)} {_short(height)}", "role": "img"})
+        if width is not None and width > frame.width:
+            self.root.set("style", f"min-width:{_short(width)}px")
+        self.root.set("aria-labelledby", f"{key}-title {key}-desc")
+        ET.SubElement(self.root, "title", {"id": f"{key}-title"}).text = frame.title
+        ET.SubElement(self.root, "desc", {"id": f"{key}-desc"}).text = frame.description
+
+    def add(self, tag: str, look: str, *, text: str = "", tip: str = "", **attributes: float | str) -> ET.Element:
+        """Append an element with the class ``look``; ``tip`` shows when the pointer rests on it."""
+        values = {name.replace("_", "-"): value if isinstance(value, str) else _short(value) for name, value in attributes.items()}
+        element = ET.SubElement(self.root, tag, {"class": look, **values})
+        element.text = text or None
+        if tip:
+            ET.SubElement(element, "title").text = tip
+        return element
+
+    def line(self, look: str, x1: float, y1: float, x2: float, y2: float) -> None:
+        """A straight line."""
+        self.add("line", look, x1=x1, y1=y1, x2=x2, y2=y2)
+
+    def text(self, look: str, x: float, y: float, text: str, anchor: str = "start", *, size: int = 0, turn: float = 0) -> None:
+        """Text whose baseline starts, is centred or ends at a point, turned about that point by degrees.
+
+        Args:
+            look: Class.
+            x: Of the point.
+            y: Of the point.
+            text: What to write.
+            anchor: ``start``, ``middle`` or ``end``.
+            size: In pixels; 0 leaves it to the class.
+            turn: In degrees, clockwise.
+        """
+        extra = {"style": f"font-size:{size}px"} if size else {}
+        if turn:
+            extra["transform"] = f"rotate({turn:.0f} {x:.1f} {y:.1f})"
+        self.add("text", look, text=text, tip="", x=x, y=y, text_anchor=anchor, **extra)
+
+    def path(self, look: str, points: Iterable[tuple[float, float]]) -> None:
+        """A line through points."""
+        steps = [f"{_short(x)} {_short(y)}" for x, y in points]
+        self.add("path", look, d="M" + "L".join(steps))
+
+    def marker(self, series: str, x: float, y: float, *, strong: bool, tip: str = "") -> None:
+        """A dot, or for the row that matters most a larger one with a ring."""
+        if strong:
+            self.add("circle", f"ring {series}", cx=x, cy=y, r=8.5)
+        self.add("circle", f"dot {series}", cx=x, cy=y, r=5.5 if strong else 4.5, tip=tip)
+
+    def __str__(self) -> str:
+        return ET.tostring(self.root, encoding="unicode")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps values to pixels, linearly or by logarithm; ``low`` and ``high`` are the values at both ends."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """The pixel of a value."""
+        if self.log:
+            share = math.log(value / self.low) / math.log(self.high / self.low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self, spacing: float) -> list[tuple[float, str]]:
+        """Round values at least ``spacing`` pixels apart, with their text."""
+        values = self._log_ticks(spacing) if self.log else self._linear_ticks(spacing)
+        if self.log or len(values) < 2:
+            return [(value, f"{value:,.10g}") for value in values]
+        decimals = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9))
+        if not math.isclose(round(values[1] - values[0], decimals), values[1] - values[0]):
+            decimals += 1
+        return [(value, f"{value:,.{decimals}f}") for value in values]
+
+    def _linear_ticks(self, spacing: float) -> list[float]:
+        step = _round_step((self.high - self.low) * spacing / abs(self.end - self.start))
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [index * step for index in range(first, last + 1)]
+
+    def _log_ticks(self, spacing: float) -> list[float]:
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        for digits in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
+            values = [digit * 10.0**power for power in powers for digit in digits]
+            values = [value for value in values if self.low * 0.999 <= value <= self.high * 1.001]
+            pixels = [self(value) for value in values]
+            if all(abs(b - a) >= spacing for a, b in itertools.pairwise(pixels)):
+                return values
+        every = math.ceil(spacing / (abs(self.end - self.start) / max(len(values) - 1, 1)))
+        return values[::every]
+
+
+def linear_scale(
+    values: Iterable[float], start: float, end: float, *, floor: float | None = None, top: float | None = None
+) -> Scale:
+    """A scale with some room around the values, not past ``floor`` and ``top``."""
+    values = list(values)
+    low, high = min(values), max(values)
+    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    low, high = low - room, high + room
+    return Scale(low if floor is None else max(low, floor), high if top is None else min(high, top), start, end)
+
+
+def log_scale(values: Iterable[float], start: float, end: float) -> Scale:
+    """A logarithmic scale with some room around the values, which must be above zero."""
+    values = list(values)
+    low, high = min(values), max(values)
+    room = (high / low) ** 0.08 if high > low else 1.5
+    return Scale(low / room, high * room, start, end, log=True)
+
+
+def text_width(text: str, size: float) -> float:
+    """Estimated width of a text in pixels."""
+    return cell_len(text) * size * CHARACTER
+
+
+def shortened(text: str, room: float, size: float) -> str:
+    """The text, cut with an ellipsis where it is wider than ``room`` pixels."""
+    most = max(2, int(room / (size * CHARACTER)))
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlap(self, other: Box) -> float:
+        """Shared area in square pixels."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return width * height if width > 0 and height > 0 else 0.0
+
+    def outside(self, plot: Box) -> float:
+        """How many pixels it sticks out of ``plot``, over all sides."""
+        sides = (plot.left - self.left, plot.top - self.top, self.right - plot.right, self.bottom - plot.bottom)
+        return sum(max(0.0, side) for side in sides)
+
+
+def place_labels(
+    points: Sequence[tuple[float, float]], widths: Sequence[float], size: float, plot: Box, lines: Sequence[Box]
+) -> list[Box]:
+    """A box for each point's label: near its point, in the plot, over no other label, leader, point or line where possible.
+
+    Positions around a point are tried from near to far, the points with the nearest neighbours first; where none is
+    free the one with the least overlap is taken.
+    """
+    taken = [Box(x - 10, y - 10, x + 10, y + 10) for x, y in points]
+    boxes: dict[int, Box] = {}
+    for index in sorted(range(len(points)), key=lambda at: sum(math.dist(points[at], other) for other in points)):
+        others = [box for at, box in enumerate(taken) if at != index]
+        tried = []
+        for order, box in enumerate(_around(points[index], widths[index], size)):
+            tie = _tie_boxes(points[index], box)
+            clash = sum(box.overlap(other) for other in (*others, *lines)) + sum(
+                piece.overlap(other) for piece in tie for other in others
+            )
+            tried.append((clash + 40 * box.outside(plot), order, box, tie))
+            if tried[-1][0] == 0:
+                break
+        _, _, box, tie = min(tried, key=lambda candidate: candidate[:2])
+        boxes[index] = box
+        taken += [box, *tie]
+    return [boxes[index] for index in range(len(points))]
+
+
+def leader(point: tuple[float, float], box: Box) -> tuple[float, float] | None:
+    """Where a line from the point meets its label's box, or None where they are too near to need one."""
+    x = min(max(point[0], box.left), box.right)
+    y = min(max(point[1], box.top), box.bottom)
+    return (x, y) if math.dist(point, (x, y)) > 14 else None
+
+
+def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """The positions moved as little as needed so that neighbours are ``gap`` apart, between ``low`` and ``high``."""
+    order = sorted(range(len(positions)), key=lambda index: positions[index])
+    placed = list(positions)
+    bound = low
+    for index in order:
+        placed[index] = bound = max(placed[index], bound)
+        bound += gap
+    bound = high
+    for index in reversed(order):
+        placed[index] = bound = min(placed[index], bound)
+        bound -= gap
+    return placed
+
+
+def _around(point: tuple[float, float], width: float, size: float) -> Iterable[Box]:
+    height = size * 1.25
+    for distance in (11, 16, 24, 34, 46, 60, 76, 96, 120):
+        for angle in (0, 180, 270, 90, 330, 210, 30, 150, 300, 240, 60, 120):
+            dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+            x, y = point[0] + dx * distance, point[1] + dy * distance
+            left = x - width / 2 if abs(dx) < 0.1 else x if dx > 0 else x - width
+            top = y - height / 2 + dy * height / 2
+            yield Box(left, top, left + width, top + height)
+
+
+def _tie_boxes(point: tuple[float, float], box: Box) -> list[Box]:
+    end = leader(point, box)
+    if end is None:
+        return []
+    spots = [(point[0] + (end[0] - point[0]) * share / 8, point[1] + (end[1] - point[1]) * share / 8) for share in range(1, 8)]
+    return [Box(x - 1.5, y - 1.5, x + 1.5, y + 1.5) for x, y in spots]
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(digit * power for digit in (1, 2, 2.5, 5, 10) if digit * power >= step * 0.999)
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

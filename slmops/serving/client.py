@@ -1,0 +1,45 @@
+"""A real server and the official client for one question."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from slmops.errors import MissingExtraError, ResourceError
+
+_START_SECONDS = 60
+
+
+def ask_once(folder: Path, question: str) -> str:
+    """Start ``slmops serve`` on a free loopback port, ask through the ``openai`` package, stop the server.
+
+    Raises:
+        MissingExtraError: The openai package is not installed.
+        ResourceError: The server does not come up; the message has what it printed.
+    """
+    try:
+        from openai import OpenAI
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("openai", "client") from error
+    command = [sys.executable, "-m", "slmops", "serve", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as server:
+        try:
+            with OpenAI(base_url=_address(server), api_key="none", max_retries=5) as client:
+                model = client.models.list().data[0].id
+                reply = client.chat.completions.create(model=model, messages=[{"role": "user", "content": question}])
+        finally:
+            server.terminate()
+    return str(reply.choices[0].message.content)
+
+
+def _address(server: subprocess.Popen[str]) -> str:
+    assert server.stderr is not None
+    printed, deadline = "", time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and (line := server.stderr.readline()):
+        printed += line
+        _, found, address = line.strip().partition("at http://")
+        if found:
+            return f"http://{address.split()[0]}"
+    raise ResourceError(f"the server did not come up:\n{printed}", fix="run 'slmops serve' by itself to see more")

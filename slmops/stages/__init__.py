@@ -1,0 +1,1 @@
+"""The stages of a run: each reads artifacts and makes one."""

@@ -1,0 +1,71 @@
+"""What the stages of one run share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slmops.config import Recipe
+from slmops.data.chat import TextTemplate
+from slmops.data.rows import Row
+from slmops.files import read_json, read_jsonl
+from slmops.tasks.base import Task, open_task
+from slmops.workspace import StageResult, Workspace
+
+if TYPE_CHECKING:
+    from slmops.data.templates import Template
+
+MODEL = "model"
+"""Sub-folder of an artifact that holds a model."""
+
+
+@dataclass(frozen=True)
+class ModelAt:
+    """A model on disk and the id that stands for it in the ids of later stages."""
+
+    path: Path
+    id: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """The recipe and the folder of a run."""
+
+    recipe: Recipe
+    workspace: Workspace
+
+    @property
+    def template_key(self) -> dict[str, Any]:
+        """What of the recipe decides how rows are rendered, for stage keys."""
+        choice = self.recipe.chat_template
+        content = Path(choice).read_text(encoding="utf-8") if choice.endswith(".jinja") and Path(choice).is_file() else None
+        return {"chat_template": content or choice, "text_template": self.text_template}
+
+    @property
+    def text_template(self) -> str | None:
+        """The source's ``text_template``, checked."""
+        text = self.recipe.data.source.get("text_template")
+        return TextTemplate(text).text if text is not None else None
+
+    def template(self, model: Path) -> Template:
+        """The recipe's template with the tokenizer of a model."""
+        from slmops.data.templates import choose_template
+        from slmops.models.load import load_tokenizer
+
+        return choose_template(load_tokenizer(model), self.recipe.chat_template, self.text_template)
+
+    def task_options(self, data: StageResult) -> Mapping[str, Any]:
+        """The task's options, completed from the data."""
+        options: Mapping[str, Any] = read_json(data.path / "task.json")
+        return options
+
+    def task(self, data: StageResult) -> Task:
+        """The recipe's task."""
+        return open_task(self.recipe.task_type, self.task_options(data))
+
+
+def rows_of(artifact: StageResult, name: str) -> list[Row]:
+    """Rows of a file of an artifact, such as ``train``."""
+    return [Row.from_dict(value) for value in read_jsonl(artifact.path / f"{name}.jsonl")]

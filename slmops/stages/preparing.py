@@ -1,0 +1,70 @@
+"""Data: rows read, checked, split; what cannot be used lies beside them with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slmops.artifact import StageKey
+from slmops.config import build, plugin
+from slmops.data.prepare import prepare, write
+from slmops.data.rows import Row
+from slmops.data.sources import SOURCES, Source
+from slmops.errors import DataError
+from slmops.files import write_json
+from slmops.progress import say
+from slmops.stages.context import Context
+from slmops.tasks.base import TASKS, open_task, rejection
+from slmops.workspace import Made, StageResult
+
+
+def open_source(context: Context) -> Source:
+    """The recipe's source of rows.
+
+    Raises:
+        UsageError: No such source.
+        ConfigError: An option it does not know.
+    """
+    name, options = plugin(context.recipe.data.source, where="data.source")
+    source: Source = build(SOURCES.get(name), options, where=f"source {name!r}")
+    return source
+
+
+def prepare_data(context: Context) -> StageResult:
+    """The rows of a run in four files, and the task's options completed from them."""
+    recipe = context.recipe
+    section = recipe.data
+    source = open_source(context)
+    config = {**section.model_dump(mode="json"), "task_type": recipe.task_type, "task": recipe.task, "seed": recipe.seed}
+    key = StageKey("data", "dataset", 1, config, {"source": source.fingerprint()})
+
+    def make(folder: Path, work: Path) -> Made:
+        task_class = TASKS.get(recipe.task_type)
+        labels = recipe.task.get("labels")
+        strict = open_task(recipe.task_type, recipe.task) if labels else None
+
+        def check(row: Row) -> str | None:
+            return rejection(strict, str(row.answer)) if strict else None
+
+        prepared = prepare(
+            source,
+            labels=labels,
+            check_answer=check,
+            seed=recipe.seed,
+            max_bad_share=section.max_bad_share,
+            validation_share=section.validation_share,
+            test_share=section.test_share,
+        )
+        if not prepared.train:
+            raise DataError(
+                "no labelled row is left for training", where="data.source", fix="give some rows with answers: the comparison needs them"
+            )
+        answers = [str(row.answer) for name in ("train", "validation", "test") for row in prepared.split(name)]
+        options = task_class.complete(recipe.task, answers)
+        open_task(recipe.task_type, options)
+        write(prepared, folder)
+        write_json(folder / "task.json", options)
+        facts = prepared.facts()
+        say("  rows: " + ", ".join(f"{name} {count}" for name, count in facts["rows"].items()))
+        return Made(facts, seed=recipe.seed)
+
+    return context.workspace.stage(key, make)

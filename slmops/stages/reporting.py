@@ -1,0 +1,302 @@
+"""The report: everything measured in one object, one page and one table."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from slmops import __version__
+from slmops.artifact import StageKey
+from slmops.evaluation.gates import GateResult, Verdict, overall
+from slmops.evaluation.measures import MEASURES
+from slmops.evaluation.stats import RESAMPLES, paired, wilson
+from slmops.evaluation.systems import System
+from slmops.files import write_json, write_text
+from slmops.models.resolve import ResolvedModel
+from slmops.stages.context import Context, rows_of
+from slmops.stages.rows import ROWS, RowInfo
+from slmops.workspace import Made, StageResult
+
+_PAIRS = (("distilled", "control"), ("distilled", "answers-only"), ("distilled", "teacher"), ("packaged", "teacher"), ("distilled", "tfidf"))
+_SHOWN_DISAGREEMENTS = 10
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that was converted, packaged, measured and judged; without bundle and system where no scheme passed.
+
+    Args:
+        name: Row of the model it was made of.
+        export: Its export stage.
+        bundle: Its package.
+        system: The package as measured.
+        results: Verdicts of the gates.
+    """
+
+    name: str
+    export: StageResult
+    bundle: StageResult | None
+    system: System | None
+    results: tuple[GateResult, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of all gates together."""
+        return overall(list(self.results))
+
+    @property
+    def accuracy(self) -> float:
+        """As packaged; below every other where it could not be."""
+        return self.system.accuracy if self.system else -1.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the report compares: measured rows, candidates for the package and the one chosen, and the outside models."""
+
+    systems: Mapping[str, System]
+    candidates: list[Candidate]
+    chosen: Candidate | None
+    models: Mapping[str, ResolvedModel | None]
+
+
+def write_report(context: Context, comparison: Comparison, data: StageResult) -> StageResult:
+    """``report.json`` and ``report.html``."""
+    recipe, workspace = context.recipe, context.workspace
+    config = {
+        "name": recipe.name,
+        "gates": list(recipe.gates),
+        "chosen": comparison.chosen.name if comparison.chosen else None,
+        **recipe.evaluation.model_dump(mode="json", include={"confidence", "targets"}),
+    }
+    parents = {stage: artifact.id for stage, artifact in workspace.artifacts.items()}
+    key = StageKey("report", "report", 1, config, parents)
+
+    def make(folder: Path, work: Path) -> Made:
+        from slmops.evaluation.report import render_html
+
+        report = build_report(context, comparison, data)
+        write_text(folder / "report.html", render_html(report))
+        write_json(folder / "report.json", report)
+        return Made({"packaged": report["verdict"]["packaged"], "word": report["verdict"]["word"]})
+
+    return workspace.stage(key, make)
+
+
+def build_report(context: Context, comparison: Comparison, data: StageResult) -> dict[str, Any]:
+    """The report as described by ``evaluation.schema``."""
+    recipe, artifacts = context.recipe, context.workspace.artifacts
+    confidence = recipe.evaluation.confidence
+    chosen = comparison.chosen
+    systems = dict(comparison.systems)
+    if chosen is not None and chosen.system is not None:
+        systems["packaged"] = chosen.system
+    teacher = systems["teacher"]
+    test = rows_of(data, "test")
+    differences = [_difference(systems, a, b, confidence) for a, b in _PAIRS if a in systems and b in systems]
+    facts = data.facts
+    answers = artifacts["answers"].manifest.facts
+    return {
+        "schema_version": 1,
+        "name": recipe.name,
+        "task_type": recipe.task_type,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code_version": __version__,
+        "seed": recipe.seed,
+        "machine": _machine(recipe.evaluation.threads),
+        "primary_measure": context.task(data).primary_measure,
+        "test_rows": len(test),
+        "confidence": confidence,
+        "verdict": _verdict(comparison, systems, differences[0]),
+        "rows": [_row(info, systems[info.name], teacher, comparison, confidence) for info in ROWS if info.name in systems],
+        "measures": {name: {k: v for k, v in asdict(m).items() if k in ("title", "unit", "better", "help")} for name, m in MEASURES.items()},
+        "differences": differences,
+        "headline": _headline(systems.get("packaged"), teacher, recipe.evaluation.targets),
+        "export": [
+            {"model": candidate.name, "attempts": candidate.export.facts["attempts"], "chosen": candidate.export.facts["chosen"]}
+            for candidate in comparison.candidates
+        ],
+        "data": {
+            "counts": facts["rows"],
+            "rejected": facts["rejected"],
+            "labels": [{"label": label, "train": n["train"], "test": n["test"]} for label, n in (facts["labels"] or {}).items()],
+            "overlap": 0,
+        },
+        "answers": {
+            "answered": answers["answered"],
+            "rejected": answers["rejected"],
+            "reasons": answers["reasons"],
+            "right_where_known": answers["right"].get("validation"),
+        },
+        "training": [
+            _training(name, artifacts[name].manifest.facts) for name in ("teacher", "control", "answers-only", "distilled") if name in artifacts
+        ],
+        "confusion": _confusion(systems, context, data),
+        "disagreements": _disagreements(systems, test),
+        "stages": [
+            {"stage": stage, "id": a.id[:12], "seconds": a.manifest.seconds, "parents": {role: i[:12] for role, i in a.manifest.parents.items()}}
+            for stage, a in artifacts.items()
+        ],
+        "models": [
+            {"role": role, "name": m.reference, "source": m.source, "license": m.license, "fingerprint": m.fingerprint[:16]}
+            for role, m in comparison.models.items()
+            if m is not None
+        ],
+        "reproduce": [f"slmops run {recipe.output_path / 'recipe.yaml'}"],
+        "notes": _notes(comparison, systems, data),
+    }
+
+
+def _row(info: RowInfo, system: System, teacher: System, comparison: Comparison, confidence: float) -> dict[str, Any]:
+    measures: dict[str, float | None] = {name: system.measures.get(name) for name in MEASURES}
+    measures["share_of_teacher"] = system.accuracy / teacher.accuracy if teacher.accuracy else None
+    candidates = {candidate.name: candidate for candidate in comparison.candidates}
+    judged = comparison.chosen if info.name == "packaged" else candidates.get(info.name)
+    note = f"{info.note}: {judged.name}" if info.name == "packaged" and judged else info.note
+    return {
+        "name": info.name,
+        "title": info.title,
+        "note": note,
+        "runtime": system.runtime,
+        "precision": system.precision,
+        "measures": measures,
+        "intervals": {"accuracy": wilson(sum(system.correct), len(system.correct), confidence)},
+        "latencies_ms": list(system.latencies_ms),
+        "gates": [asdict(result) for result in judged.results] if judged else [],
+        "packaged": info.name == "packaged",
+    }
+
+
+def _difference(systems: Mapping[str, System], a: str, b: str, confidence: float) -> dict[str, Any]:
+    difference = paired(systems[a].correct, systems[b].correct, confidence)
+    return {
+        "a": a,
+        "b": b,
+        "measure": "accuracy",
+        "difference": difference.value,
+        "interval": difference.interval,
+        "word": difference.word,
+        "method": f"paired bootstrap, {RESAMPLES:,} resamples",
+    }
+
+
+def _verdict(comparison: Comparison, systems: Mapping[str, System], against_control: Mapping[str, Any]) -> dict[str, Any]:
+    points, word = 100 * against_control["difference"], against_control["word"]
+    low, high = (100 * bound for bound in against_control["interval"])
+    said = {
+        "better": "Distillation beats plain fine-tuning",
+        "worse": "Distillation is worse than plain fine-tuning",
+        "INCONCLUSIVE": "Whether distillation beats plain fine-tuning cannot be told",
+    }[word]
+    sentence = f"{said}: {points:+.1f} points of accuracy ({low:+.1f} to {high:+.1f})"
+    chosen = comparison.chosen
+    if chosen is None or chosen.system is None:
+        reasons = "; ".join(
+            f"{candidate.name}: " + ", ".join(r.gate for r in candidate.results if r.verdict != "passed") for candidate in comparison.candidates
+        )
+        return {"word": word, "sentence": sentence + ". Nothing is packaged.", "packaged": None, "why": f"No model passes the gates ({reasons})."}
+    kept = chosen.system.accuracy / systems["teacher"].accuracy
+    faster = systems["teacher"].measures["latency_p50_ms"] / chosen.system.measures["latency_p50_ms"]
+    sentence += f". What is packaged keeps {kept:.0%} of the teacher's accuracy and answers {faster:.1f} times as fast."
+    passed = [r.gate for r in chosen.results]
+    why = f"{chosen.name} ({chosen.export.facts['chosen']}) is the most accurate model that passes " + (
+        f"all gates: {', '.join(passed)}." if passed else "(the recipe has no gates)."
+    )
+    return {"word": word, "sentence": sentence, "packaged": chosen.name, "why": why}
+
+
+def _headline(packaged: System | None, teacher: System, targets: Mapping[str, float]) -> list[dict[str, Any]]:
+    def ratio(name: str) -> float | None:
+        value = packaged.measures.get(name) if packaged else None
+        base = teacher.measures.get(name)
+        return value / base if value is not None and base else None
+
+    def less(name: str) -> float | None:
+        share = ratio(name)
+        return None if share is None else 100 * (1 - share)
+
+    values: dict[str, tuple[float | None, str]] = {
+        "accuracy kept": (packaged.accuracy / teacher.accuracy if packaged and teacher.accuracy else None, "share"),
+        "less latency": (less("latency_p50_ms"), "percent less"),
+        "less memory": (less("memory_mb"), "percent less"),
+        "lower cost": (less("cost_per_million"), "percent less"),
+        "requests/s": (ratio("requests_per_s"), "times"),
+        "smaller files": (less("size_mb"), "percent less"),
+    }
+    headline = []
+    for what, (value, unit) in values.items():
+        if what in targets:
+            target = targets[what] * (100 if unit == "percent less" else 1)
+            headline.append({"what": what, "value": value, "target": target, "unit": unit, "reached": value is not None and value >= target})
+    return headline
+
+
+def _training(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    note = f"{facts.get('too_long', 0)} rows were longer than max_length and set aside" if facts.get("too_long") else ""
+    return {"name": name, "steps": facts.get("steps", 0), "seconds": facts.get("seconds", 0.0), "curve": facts.get("curve", []), "note": note}
+
+
+def _confusion(systems: Mapping[str, System], context: Context, data: StageResult) -> dict[str, Any] | None:
+    labels = list(context.task_options(data).get("labels", ()))
+    name = "packaged" if "packaged" in systems else "distilled"
+    if not labels:
+        return None
+    other = "(no label)"
+    shown = [*labels, other]
+    place = {label.casefold(): index for index, label in enumerate(labels)}
+    matrix = [[0] * len(shown) for _ in shown]
+    for row, answer in zip(rows_of(data, "test"), systems[name].answers, strict=True):
+        matrix[place[str(row.answer).casefold()]][place.get(answer.strip().casefold(), len(labels))] += 1
+    return {"row": name, "labels": shown, "matrix": matrix}
+
+
+def _disagreements(systems: Mapping[str, System], test: list[Any]) -> list[dict[str, str]]:
+    name = "packaged" if "packaged" in systems else "distilled"
+    teacher, ours = systems["teacher"], systems[name]
+    found = [
+        {"question": row.question, "expected": str(row.answer), "teacher": t.strip(), "packaged": p.strip()}
+        for row, t, p in zip(test, teacher.answers, ours.answers, strict=True)
+        if t.strip().casefold() != p.strip().casefold()
+    ]
+    return found[:_SHOWN_DISAGREEMENTS]
+
+
+def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageResult) -> list[str]:
+    notes = [
+        "The packaged model was chosen by its score on these test rows, among "
+        f"{len(comparison.candidates)} candidates; the best of several is flattered a little by the choice.",
+        "One training seed: the intervals hold for other test rows, not for other seeds.",
+    ]
+    tfidf, packaged = systems["tfidf"], systems.get("packaged")
+    if packaged is not None and tfidf.accuracy >= packaged.accuracy:
+        notes.append("TF-IDF with logistic regression is at least as accurate as what is packaged: this task may not need a language model.")
+    for candidate in comparison.candidates:
+        if candidate is not comparison.chosen:
+            failed = [f"{r.gate} ({r.detail})" for r in candidate.results if r.verdict != "passed"]
+            reason = f"does not pass {'; '.join(failed)}" if failed else "passes the gates and is less accurate"
+            notes.append(f"Not packaged: {candidate.name} {reason}.")
+        note = candidate.bundle.facts.get("foundry_note") if candidate.bundle and candidate is comparison.chosen else None
+        if note:
+            notes.append(str(note))
+    return notes
+
+
+def _machine(threads: int | None) -> dict[str, Any]:
+    import psutil
+
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        name = next((line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")), name)
+    return {
+        "cpu": name,
+        "cores": threads or os.cpu_count() or 1,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "os": platform.platform(),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,27 @@
+"""The rows of the comparison: their names, titles and what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RowInfo:
+    """How a row is shown."""
+
+    name: str
+    title: str
+    note: str
+
+
+ROWS = (
+    RowInfo("tfidf", "TF-IDF + logistic regression", "no language model, labelled rows alone"),
+    RowInfo("teacher", "Teacher", "the reference"),
+    RowInfo("teacher-quantized", "Teacher, quantized", "the teacher on the student's engine"),
+    RowInfo("untuned", "Student, untuned", "before any training"),
+    RowInfo("control", "Control: fine-tuned", "the student on the labelled rows alone, as many updates"),
+    RowInfo("answers-only", "Student on answers", "the teacher's answers, without its signals"),
+    RowInfo("distilled", "Distilled", "the teacher's answers and signals"),
+    RowInfo("packaged", "Packaged", "what is served"),
+)
+STUDENTS = ("control", "answers-only", "distilled")

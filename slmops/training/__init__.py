@@ -1,0 +1,1 @@
+"""Objectives, batches and the one training loop; fine-tuning is the case without a teacher."""

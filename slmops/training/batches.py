@@ -1,0 +1,101 @@
+"""Which rows stand in which batch, and the tensors of a batch."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+import torch
+from torch.utils.data import Dataset
+
+from slmops.data.templates import Encoded
+from slmops.signals.topk import TopK
+
+_POOL_BATCHES = 8
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int, seed: int, *, count: int) -> list[list[int]]:
+    """Row indices of ``count`` batches: shuffled every epoch, rows of like length together to save padding.
+
+    Each epoch shuffles the rows, sorts stretches of eight batches by length, cuts them into batches and shuffles those.
+    The plan depends on the arguments alone, so a resumed run sees the same batches.
+    """
+    batches: list[list[int]] = []
+    epoch = 0
+    while len(batches) < count:
+        rng = random.Random(f"{seed}:{epoch}")
+        order = list(range(len(lengths)))
+        rng.shuffle(order)
+        stretch = batch_size * _POOL_BATCHES
+        ordered = [
+            index
+            for start in range(0, len(order), stretch)
+            for index in sorted(order[start : start + stretch], key=lambda row: (lengths[row], row))
+        ]
+        one_epoch = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+        rng.shuffle(one_epoch)
+        batches += one_epoch
+        epoch += 1
+    return batches[:count]
+
+
+def steps_of(rows: int, batch_size: int, accumulation: int, epochs: float) -> int:
+    """Optimizer updates of a run over so many rows."""
+    return max(1, math.ceil(math.ceil(rows / batch_size) * epochs / accumulation))
+
+
+def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[TopK] | None = None) -> dict[str, torch.Tensor]:
+    """Tensors of a batch of ``B`` rows with ``N`` answer tokens in all, padded on the left to ``T``.
+
+    Returns:
+        ``input_ids``, ``attention_mask``, ``position_ids``: int64 ``[B, T]``;
+        ``logits_to_keep``: int64 ``[K]``, the columns at which any row predicts an answer token, so that the model
+        projects only these to the vocabulary;
+        ``answer_index``: int64 ``[N]``, the answer positions in the flattened ``[B, K]``;
+        ``shift_labels``: int64 ``[N]``, the tokens predicted there;
+        with signals also ``signal_ids`` ``[N, k]``, ``signal_logprobs`` ``[N, k]`` and ``signal_tail`` ``[N]``.
+    """
+    width = max(len(row.input_ids) for row in rows)
+    pads = [width - len(row.input_ids) for row in rows]
+    input_ids = torch.tensor([[pad_id] * pad + list(row.input_ids) for pad, row in zip(pads, rows, strict=True)])
+    attention_mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads])
+    # The logits at column t - 1 predict the token at column t: the only shift in the package.
+    columns = [[pad + position - 1 for position in range(row.prompt_length, len(row.input_ids))] for pad, row in zip(pads, rows, strict=True)]
+    keep = sorted({column for own in columns for column in own})
+    place = {column: index for index, column in enumerate(keep)}
+    batch = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0),
+        "logits_to_keep": torch.tensor(keep),
+        "answer_index": torch.tensor([number * len(keep) + place[column] for number, own in enumerate(columns) for column in own]),
+        "shift_labels": torch.tensor([token for row in rows for token in row.answer_ids]),
+    }
+    if signals is not None:
+        joined = TopK.concatenate(signals)
+        batch["signal_ids"] = torch.from_numpy(joined.ids.astype("int64"))
+        batch["signal_logprobs"] = torch.from_numpy(joined.logprobs.astype("float32"))
+        batch["signal_tail"] = torch.from_numpy(joined.tail.astype("float32"))
+    return batch
+
+
+class PlannedBatches(Dataset[dict[str, torch.Tensor]]):
+    """A data set whose items are whole batches, in the order of a plan."""
+
+    def __init__(self, plan: Sequence[Sequence[int]], rows: Sequence[Encoded], pad_id: int, signals: Sequence[TopK] | None) -> None:
+        self._plan, self._rows, self._pad_id, self._signals = plan, rows, pad_id, signals
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        chosen = self._plan[index]
+        signals = None if self._signals is None else [self._signals[row] for row in chosen]
+        return collate([self._rows[row] for row in chosen], self._pad_id, signals)
+
+
+def only_item(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Collator for :class:`PlannedBatches`: the loader's batch size is 1, and the item is the batch."""
+    (batch,) = items
+    return batch

@@ -1,0 +1,186 @@
+"""Where a run's artifacts lie, and the one way a stage is run, skipped, resumed or planned."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slmops.artifact import WORK, Artifact, StageKey, complete, is_complete
+from slmops.errors import ResourceError
+from slmops.files import read_json, write_json
+from slmops.progress import duration, say
+
+_INDEX = "run.json"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage says of its result, for the manifest."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage in a plan: whether its result is there, an interrupted one is, or it must be made, and why."""
+
+    stage: str
+    state: str  # "done", "resume", "run"
+    why: str
+
+
+class Undecided(Exception):
+    """While planning: what comes next depends on a result that is not there yet."""
+
+
+@dataclass
+class Workspace:
+    """The folder of a run.
+
+    Args:
+        root: ``output_path`` of the recipe.
+        planning: Only say what would be done; nothing is written.
+    """
+
+    root: Path
+    planning: bool = False
+    steps: list[Step] = field(default_factory=list)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    def folder(self, key: StageKey) -> Path:
+        """Where a stage's result lies."""
+        return self.root / "artifacts" / f"{key.stage}-{key.id[:12]}"
+
+    def stage(self, key: StageKey, make: Callable[[Path, Path], Made]) -> StageResult:
+        """The result of a stage: the one on disk, or what ``make(folder, work)`` writes to ``folder``.
+
+        ``work`` holds chunks and checkpoints of an interrupted run and is removed when the stage completed.
+        """
+        folder = self.folder(key)
+        if is_complete(folder):
+            self.steps.append(Step(key.stage, "done", ""))
+            return self._keep(key, Artifact.load(folder, key.kind))
+        state, why = ("resume", "was interrupted") if folder.is_dir() else ("run", self._why(key))
+        self.steps.append(Step(key.stage, state, why))
+        if self.planning:
+            return StageResult(key.id, folder)
+        say(f"[{key.stage}] {'going on' if state == 'resume' else 'start'}: {why}")
+        started = time.time()
+        folder.mkdir(parents=True, exist_ok=True)
+        made = make(folder, folder / WORK)
+        artifact = complete(folder, key, started=started, seed=made.seed, facts=made.facts, measures=made.measures)
+        remove_tree(folder / WORK)
+        say(f"[{key.stage}] done in {duration(artifact.manifest.seconds)}")
+        return self._keep(key, artifact)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second process out of this folder; the lock ends with the process, however it ends.
+
+        Raises:
+            ResourceError: Another process is at work here.
+        """
+        from filelock import FileLock, Timeout
+
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.root / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise ResourceError("another process is at work in this folder", where=str(self.root), fix="wait for it, or choose another output_path") from error
+
+    def remember(self) -> None:
+        """Write which artifacts make up this run."""
+        write_json(self.root / _INDEX, {"stages": {stage: artifact.path.name for stage, artifact in self.artifacts.items()}})
+
+    def _keep(self, key: StageKey, artifact: Artifact) -> StageResult:
+        self.artifacts[key.stage] = artifact
+        return StageResult(key.id, artifact.path, artifact)
+
+    def _why(self, key: StageKey) -> str:
+        before = self._previous(key.stage)
+        if before is None:
+            return "not made yet"
+        manifest = before.manifest
+        if manifest.stage_version != key.version:
+            return "this version of slmops makes it differently"
+        changes = _changes(manifest.config, key.config)
+        changes += [f"{role} is another" for role, parent in key.parents.items() if manifest.parents.get(role) != parent]
+        return "; ".join(changes) or "its inputs changed"
+
+    def _previous(self, stage: str) -> Artifact | None:
+        """The result of this stage in the last completed run, else the newest one there is."""
+        index = self.root / _INDEX
+        if index.is_file():
+            name = read_json(index)["stages"].get(stage)
+            if name and is_complete(self.root / "artifacts" / name):
+                return Artifact.load(self.root / "artifacts" / name)
+        found = [Artifact.load(path) for path in (self.root / "artifacts").glob(f"{stage}-*") if is_complete(path)]
+        return max((a for a in found if a.manifest.stage == stage), key=lambda artifact: artifact.manifest.created, default=None)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A stage's result as the next stages see it; while planning it may not be there yet."""
+
+    id: str
+    path: Path
+    _artifact: Artifact | None = None
+
+    @property
+    def artifact(self) -> Artifact:
+        """The artifact on disk.
+
+        Raises:
+            Undecided: Planning, and it is not there yet.
+        """
+        if self._artifact is None:
+            raise Undecided
+        return self._artifact
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the stage said of its result."""
+        return self.artifact.manifest.facts
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder if it is there."""
+    import shutil
+
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file where the file system can, else a copy."""
+    import shutil
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    changes = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changes += _changes(old, new, f"{prefix}{name}.")
+        elif old != new:
+            changes.append(f"{prefix}{name}: {_short(old)} → {_short(new)}")
+    return changes
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,167 @@
+"""Charts as SVG: well-formed, complete, inside their frame, labels apart."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+
+import pytest
+
+from slmops.evaluation.charts import (
+    Curve,
+    Dot,
+    Point,
+    Strip,
+    curve_chart,
+    heat_chart,
+    interval_chart,
+    pareto_front,
+    scatter_chart,
+    strip_chart,
+)
+from slmops.evaluation.svg import Box, Frame, linear_scale, log_scale, place_labels, spread
+
+WIDTHS = pytest.mark.parametrize("width", [326, 500])
+
+
+def frame(width: int = 500) -> Frame:
+    return Frame("chart", width, "A finding", "The figures")
+
+
+def texts(svg: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(svg).iter("text")]
+
+
+def marks(svg: str, tag: str, look: str) -> list[ET.Element]:
+    return [element for element in ET.fromstring(svg).iter(tag) if look in element.get("class", "").split()]
+
+
+@WIDTHS
+def test_an_interval_chart_has_a_dot_and_a_whisker_for_each_known_value(width: int) -> None:
+    dots = [
+        Dot("teacher", "series-1", 0.80, (0.76, 0.84), "0.800"),
+        Dot("packaged", "series-8", 0.86, (0.82, 0.89), "0.860", strong=True),
+        Dot("unknown", "series-2", None, None, "–"),
+    ]
+    svg = interval_chart(dots, frame(width), axis="Accuracy", reference=0.80)
+    teacher, packaged = (float(dot.attrib["cx"]) for dot in marks(svg, "circle", "dot"))
+    assert teacher < packaged
+    whisker = marks(svg, "line", "whisker")[0]
+    assert float(whisker.attrib["x1"]) < teacher < float(whisker.attrib["x2"])
+    assert float(marks(svg, "line", "reference")[0].attrib["x1"]) == teacher
+    assert {"teacher", "packaged", "unknown", "not measured", "0.860", "Accuracy"} <= set(texts(svg))
+
+
+def test_charts_say_what_they_show_to_screen_readers_and_escape_it() -> None:
+    dots = [Dot("<b>&", "series-1", 0.5, None, "0.500")]
+    svg = interval_chart(dots, Frame("quality", 500, "a < b", 'he said "x"'), axis="Accuracy")
+    root = ET.fromstring(svg)
+    assert root.get("role") == "img"
+    assert root.get("aria-labelledby") == "quality-500-title quality-500-desc"
+    assert [root[0].text, root[1].text] == ["a < b", 'he said "x"']
+    assert "<b>&" in texts(svg)
+    assert "<b>" not in svg
+
+
+def test_the_pareto_front_has_the_rows_that_nothing_beats() -> None:
+    cheap, good, best, dear, poor = (1, 0.6), (10, 0.8), (50, 0.9), (200, 0.85), (40, 0.5)
+    assert pareto_front([dear, good, cheap, poor, best]) == [2, 1, 4]
+
+
+def test_of_two_rows_as_cheap_only_the_better_is_on_the_front() -> None:
+    assert pareto_front([(10, 0.7), (10, 0.8), (20, 0.8)]) == [1]
+
+
+@WIDTHS
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_scatter_chart_puts_faster_left_and_higher_up(width: int, higher: bool) -> None:
+    points = [Point("slow", "series-1", 247, 0.80, "tip"), Point("fast", "series-8", 36.5, 0.86, "tip", strong=True)]
+    svg = scatter_chart(points, frame(width), x_axis="Latency (ms)", y_axis="Accuracy", higher=higher)
+    slow, fast = ((float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in marks(svg, "circle", "dot"))
+    assert fast[0] < slow[0]
+    assert fast[1] < slow[1]
+    corners = marks(svg, "path", "front")[0].attrib["d"].count("L")
+    assert corners == (0 if higher else 2)  # where lower is better, the slow row is the better one
+
+
+@WIDTHS
+def test_labels_of_crowded_points_do_not_overlap(width: int) -> None:
+    points = [(150 + 4 * (index % 3), 60.0 + 12 * index) for index in range(8)]
+    plot = Box(46, 22, width, 300)
+    boxes = place_labels(points, [86.0] * 8, 12, plot, [])
+    for index, box in enumerate(boxes):
+        assert box.outside(plot) == 0
+        assert all(box.overlap(other) == 0 for other in boxes[index + 1 :])
+        assert all(box.overlap(Box(x - 4, y - 4, x + 4, y + 4)) == 0 for x, y in points)
+
+
+def test_spread_keeps_order_and_distance_between_bounds() -> None:
+    placed = spread([100, 101, 99, 10], 16, 0, 110)
+    assert sorted(placed) == [10, 78, 94, 110]
+    assert placed.index(min(placed[:3])) == 2
+
+
+@WIDTHS
+def test_a_curve_chart_has_a_line_a_training_and_dots_for_validation(width: int) -> None:
+    falling = [(step, 4 / step) for step in range(1, 401)]
+    curves = [Curve("distilled", "series-7", falling, [(200, 0.5), (400, 0.4)]), Curve("control", "series-5", [(1, 3.0)], [])]
+    svg = curve_chart(curves, frame(width), x_axis="Step", y_axis="Loss")
+    assert len(marks(svg, "path", "curve")) == 2
+    assert len(marks(svg, "path", "validation")) == 1
+    assert len(marks(svg, "circle", "hollow")) == 2
+    assert {"distilled", "control", "Step", "Loss"} <= set(texts(svg))
+    heights = [float(pair.split()[1]) for pair in marks(svg, "path", "curve")[0].attrib["d"][1:].split("L")]
+    assert heights == sorted(heights)
+    assert len(heights) < 200
+
+
+@WIDTHS
+def test_a_strip_chart_has_a_box_around_the_median_of_each_measured_row(width: int) -> None:
+    values = [10 * 1.01**index for index in range(300)]
+    svg = strip_chart([Strip("a", "series-1", values), Strip("b", "series-2", [])], frame(width), axis="ms")
+    (box,) = marks(svg, "rect", "box")
+    median = float(marks(svg, "line", "median")[0].attrib["x1"])
+    left, wide = float(box.attrib["x"]), float(box.attrib["width"])
+    assert left < median < left + wide
+    assert "not measured" in texts(svg)
+    assert marks(svg, "path", "specks")[0].attrib["d"].count("M") == 80
+
+
+@pytest.mark.parametrize(("count", "width"), [(2, 326), (18, 326), (18, 720), (77, 720)])
+def test_a_heat_chart_shows_every_count_and_label_inside_its_frame(count: int, width: int) -> None:
+    labels = [f"label {index}" for index in range(count)]
+    matrix = [[20 if row == column else int(column == (row + 1) % count) for column in range(count)] for row in range(count)]
+    svg = heat_chart(labels, matrix, frame(width))
+    assert len(marks(svg, "rect", "right")) == count
+    assert len(marks(svg, "rect", "wrong")) == count
+    assert all(texts(svg).count(label) == 2 for label in labels)
+    edges = [float(cell.attrib["x"]) + float(cell.attrib["width"]) for cell in marks(svg, "rect", "cell")]
+    assert max(edges) <= float(ET.fromstring(svg).attrib["viewBox"].split()[2]) + 1
+    tips = [element.text for element in ET.fromstring(svg).iter("title")]
+    assert "label 0 answered as label 1: 1 of 21" in tips
+
+
+@pytest.mark.parametrize("values", [[0.3, 247], [36, 44], [100], [1e-3, 1e6]])
+def test_logarithmic_ticks_are_round_and_apart(values: list[float]) -> None:
+    scale = log_scale(values, 40, 300)
+    ticks = scale.ticks(44)
+    assert ticks
+    assert all(
+        f"{value:e}".partition("e")[0].rstrip("0").rstrip(".") in {"1", "1.5", "2", "3", "4", "5", "7"} for value, _ in ticks
+    )
+    pixels = [scale(value) for value, _ in ticks]
+    assert all(b - a >= 43.9 for a, b in pairwise(pixels))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 1], ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]), ([0.81, 0.86], ["0.81", "0.82", "0.83", "0.84", "0.85", "0.86"])],
+)
+def test_linear_ticks_have_the_decimals_they_need(values: list[float], expected: list[str]) -> None:
+    assert [text for _, text in linear_scale(values, 0, 300).ticks(44)] == expected
+
+
+def test_a_scale_of_one_value_has_room_around_it() -> None:
+    assert math.isclose(linear_scale([0.8], 0, 100)(0.8), 50)
+    assert math.isclose(log_scale([36.5], 0, 100)(36.5), 50)
