@@ -136,11 +136,16 @@ def complete(
     facts: Mapping[str, Any] | None = None,
     measures: Mapping[str, float] | None = None,
 ) -> Artifact:
-    """Hash the files of a finished stage and write its manifest; ``work/`` (checkpoints, chunks) is left out."""
+    """Hash the files of a finished stage and write its manifest; ``work/`` (checkpoints, chunks) is left out.
+
+    Temporary files that a killed attempt left behind are removed.
+    """
+    for leftover in path.rglob(".*.tmp"):
+        leftover.unlink()
     files = {
-        str(file.relative_to(path).as_posix()): file_digest(file)
+        file.relative_to(path).as_posix(): file_digest(file)
         for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != MANIFEST and file.relative_to(path).parts[0] != WORK
+        if file.is_file() and file != path / MANIFEST and file.relative_to(path).parts[0] != WORK
     }
     manifest = Manifest(
         kind=key.kind,

@@ -6,9 +6,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from slmops import __version__
-from slmops.errors import SlmopsError, UsageError, nearest
+from slmops.errors import MissingExtraError, SlmopsError, UsageError, nearest
 
 VERBS = {
     "distill": ("slmops.commands.distill:app", "make a small model from a teacher and your data, one command"),
@@ -19,6 +20,22 @@ VERBS = {
     "ask": ("slmops.commands.ask:app", "serve a model for one question through the openai client"),
 }
 INTERRUPTED = 130
+_EXTRAS = {
+    "torch": "train",
+    "transformers": "train",
+    "peft": "train",
+    "gguf": "train",
+    "accelerate": "train",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxruntime": "export",
+    "onnxruntime_genai": "export",
+    "sklearn": "evaluate",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "openai": "client",
+    "pyarrow": "parquet",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,8 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _dispatch(given)
     except SlmopsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        _fail(MissingExtraError(package, _EXTRAS[package]))
     except KeyboardInterrupt:
         print("\nstopped; the same command continues", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -43,6 +64,11 @@ def overview() -> str:
     lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
     head = "usage: slmops VERB ...\n\nFrom a teacher to a small, measured, served language model.\n\nVerbs:\n"
     return head + "\n".join(lines) + "\n\n'slmops VERB --help' tells more. Progress goes to standard error, results to standard output.\n"
+
+
+def _fail(error: SlmopsError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
 
 
 def _dispatch(given: list[str]) -> None:
@@ -57,4 +83,9 @@ def _dispatch(given: list[str]) -> None:
         raise UsageError(f"unknown verb {verb!r}", fix=nearest(verb, VERBS))
     module, _, attribute = VERBS[verb][0].partition(":")
     app = getattr(importlib.import_module(module), attribute)
-    app(args=given[1:], prog_name=f"slmops {verb}")
+    try:
+        app(args=given[1:], prog_name=f"slmops {verb}")
+    except SystemExit as end:  # typer turns Ctrl-C into an exit
+        if end.code == INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise

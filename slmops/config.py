@@ -47,7 +47,7 @@ class TrainingSection(Section):
     """One training run. Give ``epochs`` or ``max_steps``."""
 
     lora: LoraSection | None = Field(None, description="Train a low-rank adapter and merge it; absent: train all weights")
-    objectives: tuple[PluginSpec, ...] = Field(({"name": "cross_entropy"},), description="Weighted sum of losses: name, weight, options")
+    objectives: tuple[PluginSpec, ...] = Field(({"name": "cross_entropy"},), min_length=1, description="Weighted sum of losses: name, weight, options")
     learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate")
     epochs: float = Field(3, gt=0, description="Passes over the rows")
     max_steps: int | None = Field(None, ge=1, description="Optimizer updates; takes the place of epochs")
@@ -117,8 +117,8 @@ class EvaluationSection(Section):
     price_per_machine_hour: float = Field(0.1, gt=0, description="For the cost of a million requests; any currency")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of every interval")
     targets: dict[str, float] = Field(
-        default={"accuracy kept": 0.92, "less latency": 0.85, "less memory": 0.8, "lower cost": 0.6, "requests/s": 6.0, "smaller files": 0.75},
-        description="Headline figures of what is packaged against the float32 teacher",
+        default={"accuracy kept": 0.92, "latency": 0.85, "memory": 0.8, "cost": 0.6, "requests/s": 6.0, "file size": 0.75},
+        description="Headline figures of what is packaged against the float32 teacher: shares kept or saved, and times as many requests/s",
     )
 
 
@@ -189,7 +189,7 @@ def read_values(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"the recipe cannot be read: {error.strerror}", where=str(path), fix="'slmops recipes' lists those shipped") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not valid YAML: {error}", where=str(path)) from error
     if not isinstance(values, dict):
         raise ConfigError("a recipe is a mapping of keys to values", where=str(path))
@@ -209,10 +209,11 @@ def explain(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str])
     from_command_line = {override.partition("=")[0] for override in overrides}
     rows = []
     for key, value in _leaves(recipe.model_dump(mode="json")):
-        if any(key == given or key.startswith(given + ".") for given in from_command_line):
-            origin = "command line"
+        if not _has(values, key):
+            origin = "default"
         else:
-            origin = "recipe" if _has(values, key) else "default"
+            given = any(key == name or key.startswith(name + ".") for name in from_command_line)
+            origin = "command line" if given else "recipe"
         rows.append((key, value, origin))
     return rows
 

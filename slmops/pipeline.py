@@ -51,8 +51,12 @@ class Outcome:
             return
         place = str(self.root / "report.html")
         if self.verdict == "INCONCLUSIVE":
-            raise InconclusiveError("no model certainly passes the gates, so none is packaged", where=place, fix="give more test rows")
-        raise GateError("no model passes the gates, so none is packaged", where=place, fix="see there which gate fails, and by how much")
+            raise InconclusiveError(
+                "no model certainly passes the gates, so none is packaged", where=place, fix="give more test rows"
+            )
+        raise GateError(
+            "no model passes the gates, so none is packaged", where=place, fix="see there which gate fails, and by how much"
+        )
 
 
 def run(recipe: Recipe) -> Outcome:

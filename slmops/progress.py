@@ -19,7 +19,7 @@ def say(text: str) -> None:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    whole = int(round(seconds))
+    whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

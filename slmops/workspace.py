@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slmops.artifact import WORK, Artifact, StageKey, complete, is_complete
-from slmops.errors import ResourceError
+from slmops.errors import ArtifactError, ResourceError
 from slmops.files import read_json, write_json
 from slmops.progress import duration, say
 
@@ -66,6 +66,8 @@ class Workspace:
         folder = self.folder(key)
         if is_complete(folder):
             self.steps.append(Step(key.stage, "done", ""))
+            if not self.planning:
+                remove_tree(folder / WORK)
             return self._keep(key, Artifact.load(folder, key.kind))
         state, why = ("resume", "was interrupted") if folder.is_dir() else ("run", self._why(key))
         self.steps.append(Step(key.stage, state, why))
@@ -116,14 +118,15 @@ class Workspace:
         return "; ".join(changes) or "its inputs changed"
 
     def _previous(self, stage: str) -> Artifact | None:
-        """The result of this stage in the last completed run, else the newest one there is."""
-        index = self.root / _INDEX
-        if index.is_file():
-            name = read_json(index)["stages"].get(stage)
-            if name and is_complete(self.root / "artifacts" / name):
-                return Artifact.load(self.root / "artifacts" / name)
-        found = [Artifact.load(path) for path in (self.root / "artifacts").glob(f"{stage}-*") if is_complete(path)]
-        return max((a for a in found if a.manifest.stage == stage), key=lambda artifact: artifact.manifest.created, default=None)
+        """The result of this stage in the last completed run, else the newest one there is; it only serves to explain."""
+        index, folder = self.root / _INDEX, self.root / "artifacts"
+        last = read_json(index)["stages"].get(stage) if index.is_file() else None
+        found = []
+        for path in folder.glob(f"{stage}-*"):
+            with contextlib.suppress(ArtifactError):
+                found.append(Artifact.load(path))
+        same = [artifact for artifact in found if artifact.manifest.stage == stage]
+        return max(same, key=lambda artifact: (artifact.path.name == last, artifact.manifest.created), default=None)
 
 
 @dataclass(frozen=True)

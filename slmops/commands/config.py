@@ -23,7 +23,9 @@ def config() -> None:
 @app.command()
 def explain(
     recipe: Annotated[str, typer.Argument(help="Path of a recipe, or the name of one that comes with the package")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
     """Print each value of a recipe and its origin: default, recipe or command line."""

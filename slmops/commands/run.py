@@ -19,7 +19,9 @@ app = new_app()
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="Path of a recipe, or the name of one that comes with the package")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")
+    ] = None,
     output_path: Annotated[Path | None, typer.Option("--output_path", "-o", help="Where everything of the run goes")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done and why, and stop")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from slmops.errors import ConfigError, DataError, ModelError
+from slmops.errors import ConfigError, DataError, ModelError, SlmopsError
 from slmops.files import read_json
 
 COMPACT_CHATML = (
@@ -46,22 +46,27 @@ class ChatTemplate:
             DataError: The template refuses these messages (a role it does not know, for example).
             ConfigError: The template is not valid Jinja or does something the sandbox forbids.
         """
-        from jinja2.exceptions import SecurityError, TemplateError
+        from jinja2.exceptions import SecurityError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        # As transformers renders, but for strftime_now: with it a prompt would be another one tomorrow.
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         environment.globals["raise_exception"] = _refuse
         environment.filters["tojson"] = _to_json
         try:
             return environment.from_string(self.jinja).render(
                 messages=[dict(turn) for turn in messages],
+                tools=None,
+                documents=None,
                 add_generation_prompt=True,
                 bos_token=self.bos_token,
                 eos_token=self.eos_token,
             )
+        except SlmopsError:
+            raise
         except SecurityError as error:
             raise ConfigError(f"the chat template does something that is not allowed: {error}") from error
-        except TemplateError as error:
+        except Exception as error:  # a template's expressions fail as Python's do: TypeError, ZeroDivisionError, ...
             raise ConfigError(f"the chat template cannot be rendered: {error}") from error
 
     @classmethod
@@ -76,7 +81,7 @@ class ChatTemplate:
             raise ModelError("no tokenizer_config.json here", where=str(folder), fix="point to the folder of a model")
         config = read_json(file)
         jinja_file = folder / "chat_template.jinja"
-        jinja = jinja_file.read_text(encoding="utf-8") if jinja_file.is_file() else config.get("chat_template")
+        jinja = jinja_file.read_text(encoding="utf-8") if jinja_file.is_file() else template_text(config.get("chat_template"))
         return cls(jinja or PLAIN, token_text(config.get("bos_token")), token_text(config.get("eos_token")))
 
 
@@ -85,7 +90,7 @@ class TextTemplate:
     """A ``text_template`` such as ``"{phrase} => {tone}"``: literal text with slots, the last one the answer.
 
     Raises:
-        ConfigError: Fewer than two slots, or text after the answer slot.
+        ConfigError: Fewer than two slots, text after the answer slot, or an answer slot that is also an input.
     """
 
     text: str
@@ -97,6 +102,8 @@ class TextTemplate:
                 where="text_template",
                 fix='write it like "{phrase} => {tone}"',
             )
+        if self.fields[-1] in self.fields[:-1]:
+            raise ConfigError(f"{self.text!r} gives the answer {self.fields[-1]!r} away in the input", where="text_template")
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -112,7 +119,7 @@ class TextTemplate:
         inputs = self.fields[:-1]
         if len(inputs) == 1:
             return values[inputs[0]]
-        return re.sub(r"\{(\w+)\}", lambda slot: values[slot.group(1)], self._prefix).rstrip(" ")
+        return re.sub(r"\{(\w+)\}", lambda slot: values[slot.group(1)], self._prefix.rstrip(" "))
 
     def chat_template(self, bos_token: str = "", eos_token: str = "") -> ChatTemplate:
         """The chat template that renders such a user turn as the literal text before the answer, and nothing else."""
@@ -121,16 +128,28 @@ class TextTemplate:
         slot = "{{ messages[-1]['content'] }}"
         if len(self.fields) == 2:
             before, after = stripped.split("{" + self.fields[0] + "}", 1)
-            body = "{{ " + json.dumps(before) + " }}" + slot + "{{ " + json.dumps(after) + " }}"
+            body = "{{ " + _literal(before) + " }}" + slot + "{{ " + _literal(after) + " }}"
         else:
             body = slot
         start = "{{ bos_token }}" if bos_token else ""
         return ChatTemplate(start + body, bos_token, eos_token, answer_prefix=prefix[len(stripped) :])
 
 
+def template_text(value: Any) -> str | None:
+    """The chat template as ``tokenizer_config.json`` holds it: text, or several by name, of which ``default`` is taken."""
+    if isinstance(value, list):
+        value = {entry["name"]: entry["template"] for entry in value}
+    return value.get("default") if isinstance(value, Mapping) else value
+
+
 def token_text(value: Any) -> str:
     """A special token as ``tokenizer_config.json`` holds it: text, a mapping with ``content``, or nothing."""
     return str(value["content"]) if isinstance(value, Mapping) else str(value or "")
+
+
+def _literal(text: str) -> str:
+    """A Jinja string; characters beyond ASCII stand for themselves (JSON's surrogate pairs are not Jinja's)."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _refuse(message: str) -> NoReturn:

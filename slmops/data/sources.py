@@ -97,7 +97,7 @@ class FilesSource(BaseModel):
             for name in ("input_field", "answer_field", "system_prompt"):
                 if getattr(self, name) is not None:
                     raise ConfigError(f"{name} and text_template exclude each other", where=name, fix="leave one of them out")
-        self.columns()
+        self.columns()  # refuses a malformed template now instead of when the files are read
         return self
 
     def fingerprint(self) -> str:

@@ -54,7 +54,7 @@ class SupportMessages(BaseModel):
             split: [Row.of(text, answer=None if split == "pool" else label, origin=ORIGIN) for text, label in messages]
             for split, messages in generate(self).items()
         }
-        return RawSplits(**rows)
+        return RawSplits(rows["labelled"], rows["pool"], rows["validation"], rows["test"])
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def generate(options: SupportMessages) -> dict[str, list[tuple[str, str]]]:
 def generate_with_templates(options: SupportMessages) -> dict[str, list[Message]]:
     """As :func:`generate`, with the templates and traits of each message."""
     taken: set[str] = set()
-    # The pool comes last: its size then changes no other split.
+    # The pool comes last, so that its size changes no other split.
     counts = {"labelled": options.labelled, "validation": options.validation, "test": options.test, "pool": options.pool}
     return {split: list(_split(split, count, options.seed, taken)) for split, count in counts.items()}
 
@@ -96,8 +96,7 @@ _VERSION = 1
 _TEST_SHARE = 0.35
 _WORDS = (4, 60)
 _TYPOS, _TWO_TOPICS, _NOT_ABOUT = 0.25, 0.15, 0.06
-_OPENING, _CLOSING, _CONTEXT = 0.22, 0.22, 0.07
-_WISH_BELOW = 25
+_OPENING, _CLOSING, _CONTEXT = 0.2, 0.18, 0.05
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
@@ -173,7 +172,7 @@ def _message(request: _Template, label: str, side: str, rng: random.Random) -> M
 
     asked, second, kind = slots.fill(request.text), None, rng.random()
     # The shorter the request, the more likely the customer goes on to say what should be done.
-    if rng.random() < 1 - len(asked.split()) / _WISH_BELOW:
+    if rng.random() < 1.3 - len(asked.split()) / 17:
         wish = pick(f"{label}, wish", phrases.WISHES[label])
         asked = _joined([asked, slots.fill(pick("wish frame", phrases.WISH_FRAMES).replace("{wish}", wish))])
     parts = [asked]
@@ -210,7 +209,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _capitalised(text: str) -> str:
-    return re.sub(r"(^|[.?!] \(?)([a-z])", lambda match: match[1] + match[2].upper(), text)
+    return re.sub(r"(^|[.?!]\)? \(?)([a-z])", lambda match: match[1] + match[2].upper(), text)
 
 
 def _misspell(text: str, rng: random.Random) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slmops.data.chat import COMPACT_CHATML, PLAIN, ChatTemplate, TextTemplate
+from slmops.data.chat import COMPACT_CHATML, PLAIN, ChatTemplate, TextTemplate, template_text
 from slmops.data.rows import Row
 from slmops.errors import ConfigError, DataError
 from slmops.files import digest
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a token that no loss is computed for (the value PyTorch's cross-entropy ignores)."""
+
+_PROBE = "Where's MY  order no. 1234567?\n\n\tÇa coûte 12,50 € … 日本語 😀 can't "
+"""Tokenizers with one vocabulary that differ in merges, normalization or pre-tokenization split this differently."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Template:
         """Changes when rendering, tokenization or masking would."""
         chat = self.chat
         vocabulary = sorted(self.tokenizer.get_vocab().items())
-        return digest([chat.jinja, chat.bos_token, chat.eos_token, chat.answer_prefix, vocabulary, "mask-1"])
+        probe = self.tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+        return digest([chat.jinja, chat.bos_token, chat.eos_token, chat.answer_prefix, vocabulary, probe, "mask-1"])
 
     def prompt(self, row: Row) -> str:
         """The text a model is given for a row."""
@@ -108,7 +112,7 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str, text_templa
 
 def _jinja(tokenizer: PreTrainedTokenizerBase, choice: str) -> str:
     if choice == "own":
-        return str(tokenizer.chat_template or PLAIN)
+        return template_text(tokenizer.chat_template) or PLAIN
     if choice == "plain":
         return PLAIN
     if choice == "compact":

@@ -10,6 +10,8 @@ from slmops.data.rows import Row
 from slmops.errors import MissingExtraError
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
 
+_INFO = RuntimeInfo("scikit-learn", "float64", 1 << 20, False)
+
 
 @dataclass(frozen=True)
 class TfidfBaseline:
@@ -17,7 +19,7 @@ class TfidfBaseline:
 
     vectorizer: Any
     classifier: Any
-    info: RuntimeInfo = RuntimeInfo("scikit-learn", "float64", 1 << 20, False)
+    info: RuntimeInfo = _INFO
 
     @classmethod
     def fit(cls, rows: Sequence[Row]) -> TfidfBaseline:

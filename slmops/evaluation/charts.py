@@ -215,14 +215,13 @@ def heat_chart(labels: Sequence[str], matrix: Sequence[Sequence[int]], frame: Fr
 
     The shade is the share of the line's rows; right answers and wrong ones have different colours.
     """
-    size = 10 if frame.narrow else 12
+    # With many labels the text gets smaller, and the image wider than its frame before the text cannot be read.
+    size = max(8, min(10 if frame.narrow else 12, int(0.6 * frame.width / len(labels))))
     margin = min(max(text_width(label, size) for label in labels), frame.width * 0.32) + 8
-    beyond = 4 if frame.narrow else margin * 0.6
-    cell = max(9.0, min(32.0, (frame.width - margin - beyond) / len(labels)))
-    if cell < size + 2:
-        size = max(6, int(cell) - 2)
+    slanted = not frame.narrow and (frame.width - 1.6 * margin) / len(labels) >= 24
+    beyond = 0.6 * margin if slanted else 4
+    cell = max(size + 2.0, min(32.0, (frame.width - margin - beyond) / len(labels)))
     names = [shortened(label, margin - 8, size) for label in labels]
-    slanted = cell >= 24
     top = margin * (0.74 if slanted else 1) + 22
     svg = Svg(frame, top + cell * len(labels) + 6, width=max(frame.width, margin + cell * len(labels) + beyond))
     svg.text("axis", margin - 4, top - 8, "expected ↓", "end")

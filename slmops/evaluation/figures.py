@@ -33,7 +33,8 @@ def series(report: Report) -> dict[str, str]:
     """The colour class of each row and training; the packaged row has the last one to itself."""
     names = [row.name for row in report.rows if not row.packaged]
     names += [training.name for training in report.training if report.row(training.name) is None]
-    classes = {name: f"series-{index % (_SERIES - 1) + 1}" for index, name in enumerate(names)}
+    free = _SERIES - 1 if report.packaged else _SERIES
+    classes = {name: f"series-{index % free + 1}" for index, name in enumerate(names)}
     return classes | {row.name: f"series-{_SERIES}" for row in report.rows if row.packaged}
 
 

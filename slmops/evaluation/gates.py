@@ -31,7 +31,7 @@ class Gate:
         """Read a gate.
 
         Raises:
-            ConfigError: Not of the form ``measure >= number [* row]``.
+            ConfigError: Not of the form ``measure >= number [* row]``, or a row for a measure that is relative already.
             UsageError: Unknown measure.
         """
         match = _FORM.match(text)
@@ -44,7 +44,12 @@ class Gate:
             number = float(factor)
         except ValueError as error:
             raise ConfigError(f"{factor!r} is not a number", where=f"gate {text!r}") from error
-        return cls(text, measure_name(name), ">=" if operator == ">=" else "<=", number, row)
+        measure = measure_name(name)
+        if measure == "share_of_teacher":  # the same as accuracy against the teacher, which is judged by rows
+            if row is not None:
+                raise ConfigError(f"{name} is relative already", where=f"gate {text!r}", fix=f"write '{name} {operator} {factor}'")
+            measure, row = "accuracy", "teacher"
+        return cls(text, measure, ">=" if operator == ">=" else "<=", number, row)
 
 
 @dataclass(frozen=True)

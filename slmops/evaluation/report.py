@@ -15,7 +15,7 @@ from rich.text import Text
 
 from slmops.evaluation.charts import difference_chart
 from slmops.evaluation.figures import confused_pairs, confusion, figures, series
-from slmops.evaluation.formats import count, figure, headline_value, inside, number, percent, score, signed
+from slmops.evaluation.formats import figure, headline_value, inside, number, percent, score, signed
 from slmops.evaluation.schema import Difference, Headline, Report, parse_report
 from slmops.evaluation.svg import Frame
 from slmops.progress import duration
@@ -62,7 +62,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "score": score, "duration": duration, "count": count}
+    environment.filters |= {"number": number, "percent": percent, "score": score, "duration": duration, "breakable": _breakable}
     environment.globals |= {"headline_value": headline_value, "figure": figure, "signed": signed}
     columns = _columns(checked)
     return environment.get_template("report.html.j2").render(
@@ -106,7 +106,7 @@ def render_table(report: Mapping[str, Any], width: int = 100) -> str:
         [f"{verdict.word}: {verdict.sentence}", f"{packaged} {verdict.why}"],
         _headlines(checked.headline),
         _comparison(checked, columns),
-        [" ".join(notes)],
+        notes,
     ]
     screen = io.StringIO()
     console = Console(file=screen, width=width, color_system=None, highlight=False, legacy_windows=False)
@@ -122,6 +122,11 @@ def render_table(report: Mapping[str, Any], width: int = 100) -> str:
 def _columns(report: Report) -> list[str]:
     keys = [report.primary_measure if key == _QUALITY else key for key in _COLUMNS]
     return [key for key in keys if key in report.measures]
+
+
+def _breakable(label: str) -> Markup:
+    """A label that may be broken over lines after its underscores."""
+    return Markup("_<wbr>").join(label.split("_"))
 
 
 def _in_words(report: Report, item: Difference) -> str:
@@ -152,7 +157,7 @@ def _meter(item: Headline) -> tuple[float, float]:
 def _headlines(items: Sequence[Headline]) -> list[str]:
     rows = [
         (
-            "reached" if item.reached else "NOT reached",
+            "reached" if item.reached else "NOT measured" if item.value is None else "NOT reached",
             item.what,
             headline_value(item, item.value),
             f"target {headline_value(item, item.target)}",

@@ -37,7 +37,8 @@ def wilson(successes: int, total: int, confidence: float) -> Interval:
     share = successes / total
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    return (max(0.0, centre - half), min(1.0, centre + half))
+    # Rounding must not keep a bound from 0 or 1, which gates compare with.
+    return (max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < total else 1.0)
 
 
 def paired(a: Sequence[float], b: Sequence[float], confidence: float, *, weight: float = 1.0) -> Difference:

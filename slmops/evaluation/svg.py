@@ -207,18 +207,19 @@ def place_labels(
     boxes: dict[int, Box] = {}
     for index in sorted(range(len(points)), key=lambda at: sum(math.dist(points[at], other) for other in points)):
         others = [box for at, box in enumerate(taken) if at != index]
-        tried = []
-        for order, box in enumerate(_around(points[index], widths[index], size)):
+        least, chosen = math.inf, list[Box]()
+        for box in _around(points[index], widths[index], size):
+            clash = 40 * box.outside(plot) + sum(box.overlap(other) for other in (*others, *lines))
+            if clash >= least:
+                continue
             tie = _tie_boxes(points[index], box)
-            clash = sum(box.overlap(other) for other in (*others, *lines)) + sum(
-                piece.overlap(other) for piece in tie for other in others
-            )
-            tried.append((clash + 40 * box.outside(plot), order, box, tie))
-            if tried[-1][0] == 0:
+            clash += sum(piece.overlap(other) for piece in tie for other in others)
+            if clash < least:
+                least, chosen = clash, [box, *tie]
+            if clash == 0:
                 break
-        _, _, box, tie = min(tried, key=lambda candidate: candidate[:2])
-        boxes[index] = box
-        taken += [box, *tie]
+        boxes[index] = chosen[0]
+        taken += chosen
     return [boxes[index] for index in range(len(points))]
 
 

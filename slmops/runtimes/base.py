@@ -83,8 +83,8 @@ class OpenRuntime(Protocol):
 RUNTIMES = Registry(
     "runtime",
     {
-        "torch": Entry("slmops.runtimes.torch_cpu:open_runtime"),
-        "ort-genai": Entry("slmops.runtimes.ort_genai:open_runtime"),
+        "torch": Entry("slmops.runtimes.torch_runtime:open_runtime", extra="train"),
+        "ort-genai": Entry("slmops.runtimes.ort_genai:open_runtime", extra="serve"),
     },
 )
 

@@ -20,6 +20,8 @@ def served_folder(folder: Path) -> Path:
         if (place / "genai_config.json").is_file() or (place / "config.json").is_file():
             return place
     if (folder / "report.json").is_file():
-        raise ModelError("this run packaged no model", where=str(folder), fix=f"read {folder / 'report.html'}: it says which gate failed")
+        raise ModelError(
+            "this run packaged no model", where=str(folder), fix=f"read {folder / 'report.html'}: it says which gate failed"
+        )
     what = "there is no model here" if folder.is_dir() else "there is no such folder"
     raise ModelError(what, where=str(folder), fix="point to the folder of a run, of a package or of a model")

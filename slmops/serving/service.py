@@ -105,6 +105,8 @@ class ChatService:
                 self._generate(run)
         except ApiError as error:
             run.emit(error)
+        except DataError as error:  # of the template or the engine: messages they refuse, an empty prompt
+            run.emit(ApiError(400, error.what, param="messages", code="invalid_value"))
         except Exception as error:
             # The log gets the stack but not the message, which may quote the chat; the client, who wrote it, gets both.
             say(f"a request failed: {type(error).__name__}\n" + "".join(traceback.format_tb(error.__traceback__)).rstrip())
@@ -113,10 +115,7 @@ class ChatService:
             self._runs.discard(run)
 
     def _generate(self, run: Run) -> None:
-        try:
-            prompt = self._template.render([message.turn() for message in run.request.messages])
-        except DataError as error:
-            raise ApiError(400, error.what, param="messages", code="invalid_value") from error
+        prompt = self._template.render([message.turn() for message in run.request.messages])
         sampling = self._sampling(run.request, len(self._runtime.tokenize(prompt)))
         prefixed = bool(self._template.answer_prefix)
         begun = False
@@ -148,7 +147,8 @@ class ChatService:
             # A nucleus of nothing is the most likely token, which engines call greedy.
             temperature=temperature if top_p > 0 else 0.0,
             top_p=top_p or 1.0,
-            seed=request.seed,
+            # Engines keep a seed in 31 bits; equal seeds stay equal.
+            seed=None if request.seed is None else request.seed % 2**31,
             stop=tuple(request.stop),
         )
 

@@ -42,7 +42,7 @@ class TopK:
 
         logprobs = torch.log_softmax(logits.float(), dim=-1)
         values, ids = logprobs.topk(min(k, logprobs.shape[-1]), dim=-1)
-        rounded = values.to(torch.float16)
+        rounded = values.clamp(min=LOG_ZERO).to(torch.float16)
         if ids.shape[-1] == logprobs.shape[-1]:
             tail = torch.full(rounded.shape[:1], LOG_ZERO)
         else:

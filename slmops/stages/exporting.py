@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.artifact import StageKey
+from slmops.config import ParitySection
 from slmops.data.rows import Row
-from slmops.files import read_jsonl, size_bytes, write_json
+from slmops.files import read_json, size_bytes, write_json
 from slmops.progress import say
 from slmops.stages.context import MODEL, Context, rows_of
 from slmops.workspace import Made, StageResult, link_or_copy, remove_tree
@@ -47,7 +48,9 @@ def export_model(context: Context, name: str, model: StageResult, data: StageRes
         task = context.task(data)
         rows = (rows_of(data, "validation") + rows_of(answers, "answers"))[: section.parity.rows]
         prompts = _prompts(source, rows)
-        reference = _reference(source, prompts, rows, recipe.answers.max_new_tokens, recipe.evaluation.threads, work / "reference.json")
+        reference = _reference(
+            source, prompts, rows, recipe.answers.max_new_tokens, recipe.evaluation.threads, work / "reference.json"
+        )
         attempts: list[dict[str, Any]] = []
         chosen = None
         for scheme in section.schemes:
@@ -55,10 +58,14 @@ def export_model(context: Context, name: str, model: StageResult, data: StageRes
             if not (target / "genai_config.json").is_file():
                 export_onnx(source, target, scheme, max_length=section.max_length)
             runtime = open_runtime(section.runtime, target, threads=recipe.evaluation.threads)
-            attempt = _attempt(scheme, source, target, runtime, rows, prompts, reference, task, section.parity, recipe.answers.max_new_tokens)
+            attempt = _attempt(
+                scheme, target, runtime, rows, prompts, reference, task, section.parity, recipe.answers.max_new_tokens
+            )
             del runtime
             attempts.append(attempt)
-            say(f"  {scheme}: {attempt['size_mb']} MB, agreement {attempt['agreement']:.3f}, {'passed' if attempt['passed'] else attempt['why']}")
+            say(
+                f"  {scheme}: {attempt['size_mb']} MB, agreement {attempt['agreement']:.3f}, {'passed' if attempt['passed'] else attempt['why']}"
+            )
             if attempt["passed"]:
                 chosen = scheme
                 break
@@ -118,9 +125,10 @@ def _generate(runtime: Runtime, prompts: Sequence[str], max_new_tokens: int) -> 
     return [found[index] for index in range(len(prompts))]
 
 
-def _reference(model: Path, prompts: Sequence[str], rows: Sequence[Row], limit: int, threads: int | None, file: Path) -> dict[str, Any]:
+def _reference(
+    model: Path, prompts: Sequence[str], rows: Sequence[Row], limit: int, threads: int | None, file: Path
+) -> dict[str, Any]:
     """The float32 model's answers and its tokenizer's ids, kept in ``file`` for an interrupted run."""
-    from slmops.files import read_json
     from slmops.runtimes.base import open_runtime
 
     if not file.is_file():
@@ -131,3 +139,42 @@ def _reference(model: Path, prompts: Sequence[str], rows: Sequence[Row], limit: 
         )
     found: dict[str, Any] = read_json(file)
     return found
+
+
+def _attempt(
+    scheme: str,
+    target: Path,
+    runtime: Runtime,
+    rows: Sequence[Row],
+    prompts: Sequence[str],
+    reference: dict[str, Any],
+    task: Task,
+    parity: ParitySection,
+    limit: int,
+) -> dict[str, Any]:
+    """One line of the report's table of schemes."""
+    from slmops.export.parity import Side, compare
+
+    generations = _generate(runtime, prompts, limit)
+    candidate = Side(
+        _prompts(target, rows), [runtime.tokenize(prompt) for prompt in prompts], [found.text for found in generations]
+    )
+    found = compare(Side(prompts, reference["tokens"], reference["answers"]), candidate)
+    expected = [str(row.answer) for row in rows]
+    before, after = (task.score(answers, expected)[task.primary_measure] for answers in (reference["answers"], candidate.answers))
+    problems = {
+        "the chat template renders other bytes": not found.template_equal,
+        "the tokenizer gives other ids": not found.tokens_equal,
+        f"agreement {found.agreement:.3f} < {parity.min_agreement}": found.agreement < parity.min_agreement,
+        f"{task.primary_measure} {before - after:.3f} lower": before - after > parity.max_drop,
+    }
+    why = "; ".join(problem for problem, applies in problems.items() if applies)
+    return {
+        "scheme": scheme,
+        "size_mb": round(size_bytes(target) / 1e6, 1),
+        "agreement": found.agreement,
+        "measure": after,
+        "reference": before,
+        "passed": not why,
+        "why": why,
+    }

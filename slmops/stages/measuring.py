@@ -15,7 +15,9 @@ from slmops.workspace import Made, StageResult
 def measure_floor(context: Context, runtime: str) -> StageResult:
     """What an engine holds in memory with a tiny random model: its fixed cost."""
     recipe = context.recipe
-    key = StageKey(f"floor.{runtime}", "measurement", 1, {"max_length": recipe.export.max_length, "threads": recipe.evaluation.threads})
+    key = StageKey(
+        f"floor.{runtime}", "measurement", 1, {"max_length": recipe.export.max_length, "threads": recipe.evaluation.threads}
+    )
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.data.rows import Row
@@ -116,7 +118,9 @@ def load_system(name: str, measurement: StageResult) -> System:
     return System.load(name, measurement.artifact)
 
 
-def _running_cost(recipe: Recipe, found: dict[str, float | list[float]], size: float, floor: StageResult | None) -> dict[str, float]:
+def _running_cost(
+    recipe: Recipe, found: dict[str, float | list[float]], size: float, floor: StageResult | None
+) -> dict[str, float]:
     latencies = found["latencies_ms"]
     assert isinstance(latencies, list)
     single, batched, process_mb = (found[name] for name in ("requests_per_s_single", "requests_per_s_batched", "process_mb"))

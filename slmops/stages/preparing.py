@@ -34,7 +34,12 @@ def prepare_data(context: Context) -> StageResult:
     recipe = context.recipe
     section = recipe.data
     source = open_source(context)
-    config = {**section.model_dump(mode="json"), "task_type": recipe.task_type, "task": recipe.task, "seed": recipe.seed}
+    config = {
+        **section.model_dump(mode="json", exclude={"source"}),
+        "task_type": recipe.task_type,
+        "task": recipe.task,
+        "seed": recipe.seed,
+    }
     key = StageKey("data", "dataset", 1, config, {"source": source.fingerprint()})
 
     def make(folder: Path, work: Path) -> Made:
@@ -56,7 +61,9 @@ def prepare_data(context: Context) -> StageResult:
         )
         if not prepared.train:
             raise DataError(
-                "no labelled row is left for training", where="data.source", fix="give some rows with answers: the comparison needs them"
+                "no labelled row is left for training",
+                where="data.source",
+                fix="give some rows with answers: the comparison needs them",
             )
         answers = [str(row.answer) for name in ("train", "validation", "test") for row in prepared.split(name)]
         options = task_class.complete(recipe.task, answers)

@@ -22,7 +22,13 @@ from slmops.stages.context import Context, rows_of
 from slmops.stages.rows import ROWS, RowInfo
 from slmops.workspace import Made, StageResult
 
-_PAIRS = (("distilled", "control"), ("distilled", "answers-only"), ("distilled", "teacher"), ("packaged", "teacher"), ("distilled", "tfidf"))
+_PAIRS = (
+    ("distilled", "control"),
+    ("distilled", "answers-only"),
+    ("distilled", "teacher"),
+    ("packaged", "teacher"),
+    ("distilled", "tfidf"),
+)
 _SHOWN_DISAGREEMENTS = 10
 
 
@@ -114,7 +120,9 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         "confidence": confidence,
         "verdict": _verdict(comparison, systems, differences[0]),
         "rows": [_row(info, systems[info.name], teacher, comparison, confidence) for info in ROWS if info.name in systems],
-        "measures": {name: {k: v for k, v in asdict(m).items() if k in ("title", "unit", "better", "help")} for name, m in MEASURES.items()},
+        "measures": {
+            name: {k: v for k, v in asdict(m).items() if k in ("title", "unit", "better", "help")} for name, m in MEASURES.items()
+        },
         "differences": differences,
         "headline": _headline(systems.get("packaged"), teacher, recipe.evaluation.targets),
         "export": [
@@ -134,12 +142,19 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             "right_where_known": answers["right"].get("validation"),
         },
         "training": [
-            _training(name, artifacts[name].manifest.facts) for name in ("teacher", "control", "answers-only", "distilled") if name in artifacts
+            _training(name, artifacts[name].manifest.facts)
+            for name in ("teacher", "control", "answers-only", "distilled")
+            if name in artifacts
         ],
         "confusion": _confusion(systems, context, data),
         "disagreements": _disagreements(systems, test),
         "stages": [
-            {"stage": stage, "id": a.id[:12], "seconds": a.manifest.seconds, "parents": {role: i[:12] for role, i in a.manifest.parents.items()}}
+            {
+                "stage": stage,
+                "id": a.id[:12],
+                "seconds": a.manifest.seconds,
+                "parents": {role: i[:12] for role, i in a.manifest.parents.items()},
+            }
             for stage, a in artifacts.items()
         ],
         "models": [
@@ -197,9 +212,15 @@ def _verdict(comparison: Comparison, systems: Mapping[str, System], against_cont
     chosen = comparison.chosen
     if chosen is None or chosen.system is None:
         reasons = "; ".join(
-            f"{candidate.name}: " + ", ".join(r.gate for r in candidate.results if r.verdict != "passed") for candidate in comparison.candidates
+            f"{candidate.name}: " + ", ".join(r.gate for r in candidate.results if r.verdict != "passed")
+            for candidate in comparison.candidates
         )
-        return {"word": word, "sentence": sentence + ". Nothing is packaged.", "packaged": None, "why": f"No model passes the gates ({reasons})."}
+        return {
+            "word": word,
+            "sentence": sentence + ". Nothing is packaged.",
+            "packaged": None,
+            "why": f"No model passes the gates ({reasons}).",
+        }
     kept = chosen.system.accuracy / systems["teacher"].accuracy
     faster = systems["teacher"].measures["latency_p50_ms"] / chosen.system.measures["latency_p50_ms"]
     sentence += f". What is packaged keeps {kept:.0%} of the teacher's accuracy and answers {faster:.1f} times as fast."
@@ -222,23 +243,31 @@ def _headline(packaged: System | None, teacher: System, targets: Mapping[str, fl
 
     values: dict[str, tuple[float | None, str]] = {
         "accuracy kept": (packaged.accuracy / teacher.accuracy if packaged and teacher.accuracy else None, "share"),
-        "less latency": (less("latency_p50_ms"), "percent less"),
-        "less memory": (less("memory_mb"), "percent less"),
-        "lower cost": (less("cost_per_million"), "percent less"),
+        "latency": (less("latency_p50_ms"), "percent less"),
+        "memory": (less("memory_mb"), "percent less"),
+        "cost": (less("cost_per_million"), "percent less"),
         "requests/s": (ratio("requests_per_s"), "times"),
-        "smaller files": (less("size_mb"), "percent less"),
+        "file size": (less("size_mb"), "percent less"),
     }
     headline = []
     for what, (value, unit) in values.items():
         if what in targets:
             target = targets[what] * (100 if unit == "percent less" else 1)
-            headline.append({"what": what, "value": value, "target": target, "unit": unit, "reached": value is not None and value >= target})
+            headline.append(
+                {"what": what, "value": value, "target": target, "unit": unit, "reached": value is not None and value >= target}
+            )
     return headline
 
 
 def _training(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     note = f"{facts.get('too_long', 0)} rows were longer than max_length and set aside" if facts.get("too_long") else ""
-    return {"name": name, "steps": facts.get("steps", 0), "seconds": facts.get("seconds", 0.0), "curve": facts.get("curve", []), "note": note}
+    return {
+        "name": name,
+        "steps": facts.get("steps", 0),
+        "seconds": facts.get("seconds", 0.0),
+        "curve": facts.get("curve", []),
+        "note": note,
+    }
 
 
 def _confusion(systems: Mapping[str, System], context: Context, data: StageResult) -> dict[str, Any] | None:
@@ -274,7 +303,9 @@ def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageRes
     ]
     tfidf, packaged = systems["tfidf"], systems.get("packaged")
     if packaged is not None and tfidf.accuracy >= packaged.accuracy:
-        notes.append("TF-IDF with logistic regression is at least as accurate as what is packaged: this task may not need a language model.")
+        notes.append(
+            "TF-IDF with logistic regression is at least as accurate as what is packaged: this task may not need a language model."
+        )
     for candidate in comparison.candidates:
         if candidate is not comparison.chosen:
             failed = [f"{r.gate} ({r.detail})" for r in candidate.results if r.verdict != "passed"]
@@ -292,7 +323,9 @@ def _machine(threads: int | None) -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        name = next((line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")), name)
+        name = next(
+            (line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")), name
+        )
     return {
         "cpu": name,
         "cores": threads or os.cpu_count() or 1,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from slmops.config import Section
 from slmops.tasks.base import AnswerError
@@ -20,6 +20,16 @@ class Classification(Section):
     """
 
     labels: tuple[str, ...] = Field(min_length=2)
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        by_form: dict[str, str] = {}
+        for label in labels:
+            if _form(label) in by_form:
+                raise ValueError(f"{by_form[_form(label)]!r} and {label!r} are one label")
+            by_form[_form(label)] = label
+        return labels
 
     @property
     def primary_measure(self) -> str:
@@ -65,7 +75,7 @@ class Classification(Section):
 
 
 def _form(text: str) -> str:
-    return " ".join(text.split()).rstrip(".").casefold()
+    return " ".join(text.split()).rstrip(". ").casefold()
 
 
 def _short(text: str) -> str:

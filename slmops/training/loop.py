@@ -135,12 +135,15 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         return torch.utils.data.SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device) -> Any:
+        # transformers counts only where a batch has "labels", and then counts "shift_labels".
+        return super()._get_num_items_in_batch([{**batch, "labels": batch["shift_labels"]} for batch in batch_samples], device)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         losses = self._objective(answers_of(model, inputs))
-        tokens = losses.numel() if num_items_in_batch is None else num_items_in_batch
-        return losses.sum() / tokens * self.accelerator.num_processes
+        return losses.sum() / num_items_in_batch * self.accelerator.num_processes
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0

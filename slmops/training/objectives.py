@@ -6,6 +6,7 @@ a class with a ``__call__``, its options, a line in ``OBJECTIVES``; the contract
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -126,7 +127,7 @@ class WeightedSum:
         for spec in specs:
             name, options = plugin(spec, where="training.objectives")
             weight = options.pop("weight", 1.0)
-            if not isinstance(weight, int | float) or weight <= 0:
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
                 raise ConfigError(f"the weight of {name} is {weight!r}, not a number above zero", where="training.objectives")
             terms.append((float(weight), build(OBJECTIVES.get(name), options, where=f"objective {name!r}")))
         return cls(tuple(terms))

@@ -270,12 +270,8 @@ def _stages() -> list[dict[str, Any]]:
         ("evaluate", 142.7, ("export.distilled", "export.teacher", "train.control", "train.answers-only", "data")),
     )
     ids = {name: f"{index:02x}" + random.Random(name).randbytes(31).hex() for index, (name, _, _) in enumerate(table)}
-    return [
-        {
-            "stage": name,
-            "id": ids[name],
-            "seconds": seconds,
-            "parents": {parent: ids[parent] for parent in parents} or {"rows": "9c41d07be2aa5f10"},
-        }
-        for name, seconds, parents in table
-    ]
+    stages = []
+    for name, seconds, parents in table:
+        roles = {parent: ids[parent] for parent in parents} or {"rows": "9c41d07be2aa5f10"}
+        stages.append({"stage": name, "id": ids[name], "seconds": seconds, "parents": roles})
+    return stages

@@ -16,7 +16,7 @@ from slmops.evaluation.report import render_html, render_table
 from slmops.evaluation.schema import Headline, Measure, parse_report
 from tests.unit.evaluation.sample_report import LABELS, sample_report
 
-_VOID = {"meta", "link", "br", "img", "input", "hr"}
+_VOID = {"meta", "link", "br", "wbr", "img", "input", "hr"}
 
 
 class Page(HTMLParser):
@@ -66,10 +66,9 @@ def page(source: str) -> Page:
 def empty_report() -> dict[str, Any]:
     """A report of a task without labels in which nothing could be measured, trained, exported or packaged."""
     report = sample_report()
-    nothing: dict[str, Any] = dict.fromkeys(
-        ("differences", "headline", "export", "training", "disagreements", "notes", "stages"), []
-    )
-    report |= nothing | {"models": [], "confusion": None}
+    for key in ("differences", "headline", "export", "training", "disagreements", "notes", "stages", "models"):
+        report[key] = []
+    report["confusion"] = None
     report["verdict"] |= {"word": "INCONCLUSIVE", "packaged": None, "why": "No candidate passes."}
     report["answers"] |= {"reasons": {}, "right_where_known": None}
     report["data"] |= {"labels": [], "rejected": {}}
@@ -156,6 +155,13 @@ def test_unknown_values_are_shown_as_dashes(page: Page, source: str) -> None:
     assert "Not shown, because not measured: TF-IDF + logistic regression" in page.text
 
 
+def test_a_target_that_could_not_be_measured_is_not_called_reached() -> None:
+    report = sample_report()
+    report["headline"][0] |= {"value": None, "reached": False}
+    assert "accuracy kept – ✕ not measuredtarget 92 %" in Page(render_html(report)).text
+    assert "NOT measured  accuracy kept" in render_table(report)
+
+
 def test_a_report_with_nothing_in_it_still_renders() -> None:
     page = Page(render_html(empty_report()))
     assert "Nothing is packaged. No candidate passes." in page.text
@@ -205,7 +211,7 @@ def test_the_terminal_table_at_100_columns_has_every_column_and_the_verdict() ->
 
 
 def test_a_narrow_terminal_is_told_which_columns_are_left_out() -> None:
-    assert "No room for: p95 ms, params." in render_table(sample_report(), 80)
+    assert "No room for: p95 ms, params.\n" in render_table(sample_report(), 85)
 
 
 def test_the_terminal_table_shows_text_as_it_is_and_drops_control_characters() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slmops.errors import DataError
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
 
 
@@ -43,6 +44,8 @@ class EchoRuntime:
     def stream(self, prompt: str, sampling: Sampling) -> Iterator[str | Generation]:
         assert self.busy.acquire(blocking=False), "two requests are in the engine at the same time"
         try:
+            if not prompt:
+                raise DataError("the prompt is empty")
             self.prompts.append(prompt)
             self.samplings.append(sampling)
             said = words(self.prefix + re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", prompt, re.DOTALL)[-1])

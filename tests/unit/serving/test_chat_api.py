@@ -59,6 +59,16 @@ def test_every_supported_parameter_reaches_the_engine(server):
     assert server.runtime.samplings[-1] == Sampling(8, 0.0, 1.0, None, ("x",))
 
 
+@pytest.mark.parametrize("seed", [-5, 2**63 - 1, -(2**63)])
+def test_any_seed_of_the_api_becomes_one_that_engines_take(server, seed):
+    used = []
+    for _ in range(2):
+        server.ask(temperature=1, seed=seed)
+        used.append(server.runtime.samplings[-1].seed)
+    assert used[0] == used[1]
+    assert 0 <= used[0] < 2**31
+
+
 def test_stop_and_length_are_told_apart(server):
     assert server.ask("one two three", stop="three").choices[0].message.content == "one two"
     cut = server.ask("one two three", max_tokens=2).choices[0]
@@ -256,6 +266,11 @@ def test_messages_that_the_template_refuses_are_a_bad_request(start):
     with pytest.raises(openai.BadRequestError, match="roles must alternate") as caught:
         start(template=strict).ask("hello")
     assert caught.value.param == "messages"
+
+
+def test_an_empty_prompt_is_a_bad_request(start, echo):
+    with pytest.raises(openai.BadRequestError, match="the prompt is empty"):
+        start(echo(), ChatTemplate("{{ messages[-1]['content'] }}")).ask("")
 
 
 def test_a_failing_engine_is_a_server_error_that_clients_do_not_repeat(start, echo, capfd):

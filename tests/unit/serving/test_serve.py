@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
 import pytest
+from server_process import ENVIRONMENT, serving
 
-import slmops
 from slmops.data.chat import ChatTemplate
 from slmops.errors import MissingExtraError, ModelError, ResourceError, UsageError
 from slmops.export.card import BundleCard, CardSampling
@@ -33,9 +28,6 @@ from slmops.serving.server import serve
 RUNTIMES.builtin["ort-genai"] = Entry("echo_runtime:open_runtime")
 serve(Path(sys.argv[1]), port=0)
 """
-
-# Both this package and the echo engine can be imported, installed or not.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(slmops.__file__).parents[1]), str(Path(__file__).parent)])}
 
 
 @pytest.fixture
@@ -127,31 +119,3 @@ def test_a_second_interrupt_ends_long_answers_with_an_error(bundle):
         assert process.wait(4) == 0
     assert log[-1] == "stopped"
     assert not any("Traceback" in line for line in log)
-
-
-@contextlib.contextmanager
-def serving(script: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], openai.OpenAI, list[str]]]:
-    """A server process, a client of it, and the lines it prints."""
-    command = [sys.executable, "-c", script, str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    log: list[str] = []
-    up = threading.Event()
-
-    def read() -> None:
-        for line in process.stderr:
-            log.append(line.rstrip())
-            if "http://" in line:
-                up.set()
-        up.set()
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        assert up.wait(60)
-        address = re.search(r"http://\S+", "\n".join(log))
-        assert address, log
-        yield process, openai.OpenAI(base_url=address.group(), api_key="none", max_retries=0, timeout=30), log
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()

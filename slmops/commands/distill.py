@@ -1,0 +1,149 @@
+"""``slmops distill``: from a file and a teacher to a packaged model, without a recipe to write."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slmops.commands.common import do, new_app, print_plan
+from slmops.config import Recipe, build
+from slmops.data.sources import Detected, detect
+from slmops.errors import UsageError, nearest
+from slmops.estimate import estimate, matmul_rate
+from slmops.models.load import read_config
+from slmops.models.resolve import Pending, ResolvedModel, find, resolve
+from slmops.models.sizes import parameters_after_cut
+from slmops.pipeline import plan as plan_run
+from slmops.progress import say
+from slmops.stages.context import Context
+from slmops.stages.preparing import open_source
+from slmops.tasks.base import TASKS
+from slmops.workspace import Workspace
+
+app = new_app()
+
+_UPDATES = 200
+_SHALLOW_SHARE = 8 / 30
+"""Share of the teacher's layers that a student keeps where nobody says; docs/experiments.md has the trial."""
+
+
+@app.command()
+def distill(
+    data: Annotated[Path, typer.Option("--data", "--data_name", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")],
+    teacher: Annotated[str, typer.Option(help="Catalogue name, folder, .gguf file or hub id of the teacher")],
+    output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where everything goes")],
+    student: Annotated[str | None, typer.Option(help="The same for the student; left out: a shallower cut of the teacher")] = None,
+    student_layers: Annotated[int | None, typer.Option("--student_layers", help="Cut the student to so many layers")] = None,
+    task_type: Annotated[
+        str | None, typer.Option("--task_type", "--task", "--task_name", help="Kind of work; left out: guessed")
+    ] = None,
+    pool: Annotated[Path | None, typer.Option(help="Rows without answers, for the teacher to answer")] = None,
+    validation_data: Annotated[Path | None, typer.Option("--validation_data", help="Left out: held out of the data")] = None,
+    test_data: Annotated[Path | None, typer.Option("--test_data", help="Left out: held out of the data")] = None,
+    text_template: Annotated[
+        str | None, typer.Option("--text_template", help='Text with fields, such as "{phrase} => {tone}"')
+    ] = None,
+    input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question")] = None,
+    answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
+    max_bad_share: Annotated[float, typer.Option("--max_bad_share", help="Share of bad rows above which nothing starts")] = 0.05,
+    gate: Annotated[list[str] | None, typer.Option(help="What must hold for a model to be packaged; may be given again")] = None,
+    seed: Annotated[int, typer.Option(help="Of splits, batches and weights")] = 0,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what was taken for what and what it will need, and stop")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Distill a teacher into a small model for your data: data, teacher, training, export, evaluation, package."""
+    detected = detect(data, text_template=text_template, input_field=input_field, answer_field=answer_field)
+    files = {"train": data, "pool": pool, "validation": validation_data, "test": test_data}
+    options = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field}
+    source = {"name": "files", **{role: str(path.absolute()) for role, path in files.items() if path}}
+    source |= {name: value for name, value in options.items() if value is not None}
+    model = find(teacher) if plan else resolve(teacher)
+    layers = student_layers or (_shallow(model) if student in (None, teacher) else None)
+    recipe = build(
+        Recipe,
+        {
+            "name": _name(output_path),
+            "task_type": _task(task_type, detected),
+            "output_path": str(output_path),
+            "seed": seed,
+            "data": {"source": source, "max_bad_share": max_bad_share},
+            "teacher": {"model": teacher, "tune": {"lora": {}, "epochs": _epochs(round(detected.rows * detected.labelled_share))}},
+            "student": {"model": student, "layers": layers},
+            "training": {"epochs": _epochs(detected.rows), "objectives": _OBJECTIVES},
+            "gates": gate or ["accuracy >= 0.92 * teacher"],
+        },
+        where="distill",
+    )
+    base = model if student in (None, teacher) else find(str(student))
+    rows = open_source(Context(recipe, Workspace(output_path))).read()
+    needs = estimate(recipe, rows, parameters_after_cut(model, None), parameters_after_cut(base, layers), matmul_rate())
+    if plan and as_json:
+        stages = [asdict(step) for step in plan_run(recipe)]
+        facts = {"data": detected.describe(), "needs": asdict(needs), "recipe": recipe.model_dump(mode="json"), "stages": stages}
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    say(detected.describe())
+    say(_choices(recipe, model, base))
+    say(f"It will need {needs.describe()}.")
+    if plan:
+        print_plan(plan_run(recipe))
+    else:
+        do(recipe, as_json=as_json)
+
+
+_OBJECTIVES: list[dict[str, Any]] = [{"name": "cross_entropy", "weight": 0.3}, {"name": "forward_kl", "weight": 0.7}]
+
+
+def _task(given: str | None, detected: Detected) -> str:
+    known = TASKS.names()
+    if given is None and detected.task_type not in known:
+        raise UsageError(
+            f"the answers look like {detected.task_type}, which this version cannot distill",
+            where="--task_type",
+            fix=f"known: {', '.join(known)}",
+        )
+    if given is not None and given not in known:
+        raise UsageError(f"unknown task type {given!r}", where="--task_type", fix=nearest(given, known))
+    return given or detected.task_type
+
+
+def _epochs(rows: int, batch_size: int = 16) -> int:
+    """Passes that give about 200 updates, from 3 to 10: few rows need many passes, many rows few."""
+    return max(3, min(10, math.ceil(_UPDATES * batch_size / max(1, rows))))
+
+
+def _shallow(model: ResolvedModel | Pending) -> int | None:
+    """Layers of a cut of the teacher; not known before the teacher is on this machine."""
+    if isinstance(model, Pending):
+        return None
+    return max(2, round(_SHALLOW_SHARE * int(read_config(model.path)["num_hidden_layers"])))
+
+
+def _choices(recipe: Recipe, teacher: ResolvedModel | Pending, student: ResolvedModel | Pending) -> str:
+    shape = f"cut to {recipe.student.layers} layers" if recipe.student.layers else "as it is"
+    if isinstance(teacher, Pending):
+        size = f"{teacher.download_mb:,.0f} MB" if teacher.download_mb is not None else "its size is known to the hub alone"
+        fetched = f" (to be fetched first: {size})"
+    else:
+        fetched = f" ({teacher.source})"
+    tune = recipe.teacher.tune
+    return (
+        (
+            f"Teacher: {recipe.teacher.model}{fetched}, tuned for {tune.epochs:g} epochs on the labelled rows. "
+            if tune
+            else f"Teacher: {recipe.teacher.model}{fetched}. "
+        )
+        + f"Student: {student.reference}, {shape}, trained for {recipe.training.epochs:g} epochs on the teacher's answers and signals."
+    )
+
+
+def _name(output_path: Path) -> str:
+    allowed = "".join(
+        sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in output_path.resolve().name.lower()
+    )
+    return allowed.strip("._-") or "model"

@@ -1,0 +1,61 @@
+"""A folder that Foundry Local takes as a custom model: ``inference_model.json`` beside ``genai_config.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slmops.data.chat import ChatTemplate
+from slmops.files import write_json
+
+_SLOT = "{Content}"
+_TURNS = (
+    [{"role": "user", "content": "Where is it?"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where is it?"}],
+    [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}],
+)
+
+
+def write_foundry_files(folder: Path, name: str) -> str | None:
+    """Write ``inference_model.json`` from the folder's own chat template.
+
+    Foundry Local renders each turn by a pattern of its role; the patterns are found by rendering turns with a marker and
+    then checked: prompts put together from them must be the bytes that the template renders.
+
+    Returns:
+        ``None`` where they are, else a sentence that says for which kind of conversation they are not.
+    """
+    chat = ChatTemplate.load(folder)
+    patterns, wrong = _patterns(chat), []
+    for turns in _TURNS:
+        if "".join(patterns[turn["role"]].replace(_SLOT, turn["content"]) for turn in turns[:-1]) + patterns["prompt"].replace(
+            _SLOT, turns[-1]["content"]
+        ) != chat.render(turns):
+            wrong.append(" + ".join(turn["role"] for turn in turns))
+    write_json(folder / "inference_model.json", {"Name": name, "PromptTemplate": patterns})
+    if not wrong:
+        return None
+    return f"Foundry Local's turn-by-turn prompt cannot render this chat template exactly for: {', '.join(wrong)}"
+
+
+def _patterns(chat: ChatTemplate) -> dict[str, str]:
+    """The text of one turn of each role, and of a whole prompt with one user turn."""
+    prompt = chat.render([{"role": "user", "content": _SLOT}])
+    with_system = chat.render([{"role": "system", "content": "\x00"}, {"role": "user", "content": _SLOT}])
+    system_head, _, rest = with_system.partition("\x00")
+    longer = chat.render(
+        [{"role": "user", "content": "\x01"}, {"role": "assistant", "content": "\x02"}, {"role": "user", "content": "\x03"}]
+    )
+    after = longer.partition("\x02")[2]
+    head = prompt.partition(_SLOT)[0]
+    end_of_prompt = prompt.partition(_SLOT)[2]
+    system_end = rest.partition(head)[0] if head else rest.partition(_SLOT)[0]
+    # What ends a system turn ends a user turn; the rest is what the template adds for the answer to come.
+    user_end = system_end if end_of_prompt.startswith(system_end) else ""
+    generation = end_of_prompt[len(user_end) :]
+    assistant_end = after.partition(head.rpartition("\x01")[0] or head)[0] if head else after.partition("\x03")[0]
+    return {
+        "system": f"{system_head}{_SLOT}{system_end}" if system_head or system_end else "",
+        "user": f"{head}{_SLOT}{user_end}",
+        "assistant": f"{generation}{_SLOT}{assistant_end}",
+        "prompt": prompt,
+    }

@@ -1,0 +1,108 @@
+"""What every objective must keep, as one function for the tests of ours and of third parties."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from slmops.errors import ConfigError
+from slmops.signals.topk import LOG_ZERO
+from slmops.training.objectives import Answers, Objective
+
+POSITIONS, VOCABULARY = 6, 11
+
+
+def check_objective(objective: Objective) -> None:
+    """Raise ``AssertionError`` with the promise that an objective breaks.
+
+    The promises: one finite float32 loss a position, with finite gradients, also far from the teacher; a position's loss
+    depends on nothing but that position; inputs are left alone; without a signal, an objective that needs one raises
+    ``ConfigError`` and any other does not care; where it needs one, agreeing with the teacher is the best a student can do;
+    where it does not, a likelier label costs less.
+    """
+    _check_shape(objective)
+    _check_independence(objective)
+    _check_signal(objective)
+    if objective.needs_signal:
+        _check_agreement_is_best(objective)
+    else:
+        _check_label_is_learned(objective)
+
+
+def example_answers(k: int = 3, *, seed: int = 0, scale: float = 2.0) -> Answers:
+    """Random logits and labels with a teacher's top-``k``; at ``k = VOCABULARY`` the tail is empty."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(POSITIONS, VOCABULARY, generator=generator)
+    labels = torch.randint(VOCABULARY, (POSITIONS,), generator=generator)
+    return with_teacher(Answers(logits, labels), scale * torch.randn(POSITIONS, VOCABULARY, generator=generator), k)
+
+
+def with_teacher(answers: Answers, teacher_logits: torch.Tensor, k: int) -> Answers:
+    """The same batch with the top-``k`` signal of a teacher with these logits ``[N, V]``, not rounded."""
+    logprobs = torch.log_softmax(teacher_logits, dim=-1)
+    top, ids = logprobs.topk(k, dim=-1)
+    rest = logprobs.scatter(-1, ids, float("-inf")).logsumexp(-1).clamp(min=LOG_ZERO)
+    return replace(answers, signal_ids=ids, signal_logprobs=top, signal_tail=rest)
+
+
+def _check_shape(objective: Objective) -> None:
+    for scale in (0.0, 2.0, 1e4):
+        for k in (1, 3, VOCABULARY):
+            answers = example_answers(k, scale=scale)
+            losses, gradient = _losses_and_gradient(objective, answers)
+            assert losses.shape == (POSITIONS,), f"the losses have the shape {tuple(losses.shape)}, not one a position ({POSITIONS},)"
+            assert losses.dtype == torch.float32, f"the losses are {losses.dtype}, not float32"
+            assert losses.isfinite().all(), f"a loss is not finite for logits of the size {scale:g} (k = {k})"
+            assert gradient.isfinite().all(), f"a gradient is not finite for logits of the size {scale:g} (k = {k})"
+
+
+def _check_independence(objective: Objective) -> None:
+    answers = example_answers()
+    before = [None if tensor is None else tensor.clone() for tensor in vars(answers).values()]
+    whole = objective(answers)
+    for old, new in zip(before, vars(answers).values(), strict=True):
+        assert old is None or torch.equal(old, new), "an input was changed"
+    chosen = torch.tensor([4, 1])
+    part = objective(Answers(**{name: tensor[chosen] for name, tensor in vars(answers).items()}))
+    assert torch.allclose(part, whole[chosen], atol=1e-6), "a position's loss depends on the other positions"
+
+
+def _check_signal(objective: Objective) -> None:
+    answers = example_answers()
+    blind = Answers(answers.logits, answers.labels)
+    if not objective.needs_signal:
+        assert torch.equal(objective(blind), objective(answers)), "it says that it needs no signal, and uses it"
+        return
+    try:
+        objective(blind)
+    except ConfigError:
+        return
+    raise AssertionError("it needs a signal and does not raise ConfigError without one")
+
+
+def _check_agreement_is_best(objective: Objective) -> None:
+    for k in (1, 3, VOCABULARY):
+        answers = example_answers(k)
+        agreeing = with_teacher(answers, answers.logits, k)
+        best, gradient = _losses_and_gradient(objective, agreeing)
+        assert gradient.abs().max() < 1e-5, f"its gradient is not zero where teacher and student agree (k = {k})"
+        for step in (0.1, 1.0, -1.0):
+            noise = torch.randn(answers.logits.shape, generator=torch.Generator().manual_seed(1))
+            worse = objective(replace(agreeing, logits=answers.logits + step * noise))
+            assert (worse >= best - 1e-5).all(), f"a student that disagrees with the teacher has a lower loss (k = {k})"
+            assert worse.mean() > best.mean(), f"a student that disagrees with the teacher costs nothing (k = {k})"
+
+
+def _check_label_is_learned(objective: Objective) -> None:
+    answers = example_answers()
+    raised = answers.logits.scatter_add(-1, answers.labels.unsqueeze(-1), torch.ones(POSITIONS, 1))
+    better = objective(replace(answers, logits=raised))
+    assert (better < objective(answers)).all(), "a likelier label does not cost less"
+
+
+def _losses_and_gradient(objective: Objective, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = answers.logits.clone().requires_grad_(True)
+    losses = objective(replace(answers, logits=logits))
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    return losses.detach(), gradient

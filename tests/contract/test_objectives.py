@@ -1,0 +1,80 @@
+"""Every registered objective keeps the contract, and the contract notices the mistakes it is there for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from slmops.testing.objectives import check_objective
+from slmops.training.objectives import OBJECTIVES, Answers, CrossEntropy, ForwardKL
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {"forward_kl": [{"kd_temperature": 3.0}, {"kd_temperature": 0.5}]}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_a_registered_objective_keeps_the_contract(name: str) -> None:
+    for options in [{}, *OPTIONS.get(name, [])]:
+        check_objective(OBJECTIVES.get(name)(**options))
+
+
+class Broken:
+    """An objective with a mistake."""
+
+    def __init__(self, needs_signal: bool, loss: Callable[[Answers], torch.Tensor]) -> None:
+        self.needs_signal, self._loss = needs_signal, loss
+
+    def __call__(self, answers: Answers) -> torch.Tensor:
+        return self._loss(answers)
+
+
+def kl_of_top(answers: Answers) -> torch.Tensor:
+    """Forgets the tail, so that a student is drawn to give the teacher's tokens all its mass."""
+    student = torch.log_softmax(answers.logits, -1).gather(-1, answers.signal_ids)
+    return (answers.signal_logprobs.exp() * (answers.signal_logprobs - student)).sum(-1)
+
+
+def kl_softened_on_one_side(answers: Answers) -> torch.Tensor:
+    return ForwardKL().__call__(Answers(answers.logits / 2, *list(vars(answers).values())[1:]))
+
+
+def changing_its_input(answers: Answers) -> torch.Tensor:
+    losses = CrossEntropy()(answers)
+    answers.logits.detach().mul_(2.0)
+    return losses
+
+
+MISTAKES = {
+    "not one a position": Broken(False, lambda answers: CrossEntropy()(answers).mean()),
+    "not float32": Broken(False, lambda answers: CrossEntropy()(answers).double()),
+    "a loss is not finite": Broken(False, lambda answers: -answers.logits.softmax(-1).log().gather(-1, answers.labels[:, None])[:, 0]),
+    "a gradient is not finite": Broken(False, lambda answers: (answers.logits**2).sum(-1).sqrt()),
+    "depends on the other positions": Broken(False, lambda answers: CrossEntropy()(answers) / answers.labels.numel()),
+    "an input was changed": Broken(False, changing_its_input),
+    "needs no signal, and uses it": Broken(
+        False, lambda answers: CrossEntropy()(answers) * (1.0 if answers.signal_ids is None else 2.0)
+    ),
+    "does not raise ConfigError": Broken(True, CrossEntropy()),
+    "gradient is not zero": Broken(True, lambda answers: ForwardKL()(answers) + (answers.logits**2).mean(-1)),
+    "has a lower loss": Broken(True, lambda answers: -ForwardKL()(answers)),
+    "costs nothing": Broken(True, lambda answers: 0.0 * ForwardKL()(answers)),
+    "a likelier label does not cost less": Broken(False, lambda answers: -CrossEntropy()(answers)),
+}
+
+
+@pytest.mark.parametrize("promise", MISTAKES)
+def test_the_contract_names_the_broken_promise(promise: str) -> None:
+    with pytest.raises(AssertionError, match=promise):
+        check_objective(MISTAKES[promise])
+
+
+@pytest.mark.parametrize("loss", [kl_of_top, kl_softened_on_one_side])
+def test_the_contract_notices_a_loss_that_pulls_away_from_the_teacher(loss: Callable[[Answers], torch.Tensor]) -> None:
+    def guarded(answers: Answers) -> torch.Tensor:
+        ForwardKL()(answers)  # raises without a signal
+        return loss(answers)
+
+    with pytest.raises(AssertionError, match="gradient is not zero"):
+        check_objective(Broken(True, guarded))

@@ -1,0 +1,53 @@
+"""Trains a tiny model; waits for ever in the update given as the last argument, so that it can be killed there.
+
+Arguments: model folder, target folder, work folder, update (0: none).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from slmops.config import LoraSection, TrainingSection
+from slmops.data.rows import Row
+from slmops.data.templates import choose_template
+from slmops.models.load import load_tokenizer
+from slmops.training import loop
+
+LABELS = ("delivery", "refund of the money", "account")
+ROWS = [Row.of(f"question {number}" + " please" * (number % 4), LABELS[number % 3]) for number in range(12)]
+SECTION = TrainingSection(
+    max_steps=12,
+    batch_size=2,
+    gradient_accumulation_steps=2,
+    lora=LoraSection(r=4, dropout=0.2),
+    precision="float32",
+    checkpoint_seconds=0,
+)
+
+
+def train(base: Path, target: Path, work: Path) -> None:
+    template = choose_template(load_tokenizer(base), "compact")
+    loop.train(base, target, work, template=template, rows=ROWS, validation=ROWS[:2], section=SECTION, seed=1, what="trial")
+
+
+def stall_in(update: int) -> None:
+    forward, calls = loop.answers_of, []
+
+    def slow(model: Any, batch: Any) -> Any:
+        if model.training:
+            calls.append(1)
+        if len(calls) == 2 * update:  # in the second of the two accumulated batches
+            time.sleep(600)
+        return forward(model, batch)
+
+    loop.answers_of = slow
+
+
+if __name__ == "__main__":
+    base, target, work = (Path(argument) for argument in sys.argv[1:4])
+    if int(sys.argv[4]):
+        stall_in(int(sys.argv[4]))
+    train(base, target, work)

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from slmops.data.rows import Row
+
+
+def test_a_rows_id_is_that_of_its_question() -> None:
+    row = Row.of("where is it", "delivery", "a.csv:1")
+    assert row.id == Row.of([{"role": "user", "content": "where is it"}], None, "b.csv:9").id == row.with_answer("refund").id
+    assert row.id != Row.of([{"role": "system", "content": "where is it"}]).id != Row.of("where is it ").id
+
+
+def test_a_row_survives_being_written_and_read() -> None:
+    row = Row.of([{"role": "system", "content": "x"}, {"role": "user", "content": "Ça 😀"}], "a", "a.csv:1")
+    assert Row.from_dict(row.as_dict()) == row
+    assert row.question == "Ça 😀"

@@ -1,0 +1,140 @@
+"""A teacher's answers: the usable ones in the task's form, the others beside them with their reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slmops.data.rows import Row
+from slmops.data.templates import Template
+from slmops.errors import DataError
+from slmops.models.load import load_model
+from slmops.tasks.classification import Classification
+from slmops.teachers.answers import answer_rows, check_success, signal_rows
+from slmops.teachers.local import LocalTeacher
+
+TASK = Classification(labels=("Delivery", "Refund"))
+SAYS = {
+    "where is it": " delivery. ",
+    "my money back": "Refund",
+    "hello": "greeting",
+    "": "I am sorry, but as a language model I cannot tell you which of the labels it is",
+}
+ROWS = [Row.of(question) for question in SAYS]
+
+
+class ScriptedTeacher:
+    """Says what the script says, and remembers what it was asked."""
+
+    def __init__(self, template: Template, fail_after: int | None = None) -> None:
+        self.template, self.asked, self._fail_after = template, 0, fail_after
+
+    def answer(self, rows: Sequence[Row], max_new_tokens: int) -> list[str]:
+        if self.asked == self._fail_after:
+            raise KeyboardInterrupt
+        self.asked += len(rows)
+        return [SAYS[row.question] for row in rows]
+
+
+def ask(teacher: ScriptedTeacher, work: Path, rows: list[Row] = ROWS):  # noqa: B006
+    return answer_rows(teacher, rows, TASK, chunk_rows=2, max_new_tokens=8, work=work)
+
+
+def test_good_answers_take_the_tasks_form_and_others_keep_their_text_and_reason(template: Template, tmp_path: Path) -> None:
+    answered = ask(ScriptedTeacher(template), tmp_path)
+    assert [(row.question, row.answer) for row in answered.rows] == [("where is it", "Delivery"), ("my money back", "Refund")]
+    assert [(row.question, raw, reason) for row, raw, reason in answered.rejected] == [
+        ("hello", "greeting", "not a label: 'greeting'"),
+        ("", SAYS[""], "not a label: 'I am sorry, but as a language model I cannot tell you whi...'"),
+    ]
+    assert answered.reasons == {"not a label": 2}
+    assert answered.raw == {row.id: SAYS[row.question] for row in ROWS}
+
+
+def test_an_interrupted_run_asks_only_the_rest(template: Template, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ask(ScriptedTeacher(template, fail_after=2), tmp_path)
+    second = ScriptedTeacher(template)
+    answered = ask(second, tmp_path)
+    assert second.asked == 2
+    assert answered.raw == {row.id: SAYS[row.question] for row in ROWS}
+
+
+def test_a_question_that_occurs_twice_is_asked_once(template: Template, tmp_path: Path) -> None:
+    teacher = ScriptedTeacher(template)
+    again = ROWS[0].with_answer("Refund")
+    answered = ask(teacher, tmp_path, [ROWS[0], ROWS[1], again])
+    assert teacher.asked == 2
+    assert [row.answer for row in answered.rows] == ["Delivery", "Refund", "Delivery"]
+
+
+def test_too_few_usable_answers_stop_the_run_and_show_some(template: Template, tmp_path: Path) -> None:
+    answered = ask(ScriptedTeacher(template), tmp_path)
+    check_success(answered, 0.5)
+    with pytest.raises(DataError, match="only 2 of 4 answers") as caught:
+        check_success(answered, 0.51)
+    message = str(caught.value)
+    assert "{'not a label': 2}" in message
+    assert 'for example "greeting"; "I am sorry' in message
+    assert "lower answers.min_success" in message
+
+
+def test_no_rows_are_no_failure(template: Template, tmp_path: Path) -> None:
+    check_success(ask(ScriptedTeacher(template), tmp_path, []), 1.0)
+
+
+# With a real, tiny model
+
+
+@pytest.fixture(scope="module")
+def talkative(tiny_model: Path, template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with layers that drown out its embeddings, so that it does not just repeat the last token."""
+    folder = tmp_path_factory.mktemp("talkative")
+    model = load_model(tiny_model)
+    for name, parameter in model.named_parameters():
+        if "proj" in name:
+            parameter.data *= 12
+    model.save_pretrained(folder)
+    template.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(talkative: Path, template: Template) -> LocalTeacher:
+    return LocalTeacher.load(talkative, template, "float32")
+
+
+def test_a_local_teacher_answers_greedily(teacher: LocalTeacher, talkative: Path, template: Template) -> None:
+    import torch
+
+    model, end = load_model(talkative), template.tokenizer.eos_token_id
+    expected = []
+    for row in ROWS:
+        ids = template.prompt_ids(row)
+        for _ in range(6):
+            with torch.no_grad():
+                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == end:
+                break
+        generated = ids[len(template.prompt_ids(row)) :]
+        expected.append(template.tokenizer.decode(generated, skip_special_tokens=True).strip())
+    assert teacher.answer(ROWS, 6) == expected
+    assert len(set(expected)) == len(ROWS)
+
+
+def test_signals_are_taken_again_only_where_they_are_missing(teacher: LocalTeacher, template: Template, tmp_path: Path) -> None:
+    rows = [row.with_answer("Delivery") for row in ROWS]
+    first = signal_rows(teacher, rows, template, k=4, chunk_rows=2, work=tmp_path)
+    chunks = sorted(tmp_path.iterdir())
+    assert len(chunks) == 2
+    chunks[0].unlink()
+    kept = chunks[1].stat().st_mtime_ns
+    second = signal_rows(teacher, rows[::-1], template, k=4, chunk_rows=2, work=tmp_path)[::-1]
+    assert chunks[1].stat().st_mtime_ns == kept
+    assert sorted(tmp_path.iterdir()) == chunks
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a.ids, b.ids)
+        assert np.array_equal(a.logprobs, b.logprobs)

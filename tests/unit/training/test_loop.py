@@ -1,0 +1,225 @@
+"""The training loop on a tiny model: what it writes, sets aside and refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from slmops.config import LoraSection, TrainingSection
+from slmops.data.rows import Row
+from slmops.data.templates import Template
+from slmops.errors import TrainingError
+from slmops.models.load import load_model
+from slmops.training import loop
+from slmops.training.batches import collate
+from slmops.training.forward import answers_of
+from slmops.training.loop import Trained, train
+
+LABELS = ("delivery", "refund of the money", "account")
+ROWS = [Row.of(f"question {number}" + " please" * (number % 4), LABELS[number % 3], f"rows.csv:{number}") for number in range(8)]
+Train = Callable[..., Trained]
+
+
+@pytest.fixture
+def run(tiny_model: Path, template: Template, tmp_path: Path) -> Train:
+    """Train into ``tmp_path/NAME`` with the sections' values given."""
+
+    def call(name: str = "model", rows: list[Row] = ROWS, validation: list[Row] = [], **values: Any) -> Trained:  # noqa: B006
+        section = TrainingSection(**{"max_steps": 3, "batch_size": 4, "precision": "float32", **values})
+        return train(
+            tiny_model,
+            tmp_path / name,
+            tmp_path / f"{name}-work",
+            template=template,
+            rows=rows,
+            validation=validation,
+            section=section,
+            seed=1,
+            what="trial",
+        )
+
+    return call
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in load_model(folder).state_dict().items()}
+
+
+def logits(model: Any, template: Template) -> torch.Tensor:
+    with torch.no_grad():
+        pad = int(template.tokenizer.eos_token_id)
+        return answers_of(model, collate([template.encode(row) for row in ROWS], pad)).logits
+
+
+def test_the_loss_falls_and_the_result_is_a_model_with_its_tokenizer(run: Train, template: Template, tmp_path: Path) -> None:
+    trained = run(max_steps=30, learning_rate=1e-2, validation=ROWS[:3])
+    losses, validation = [point["loss"] for point in trained.curve], [point["validation"] for point in trained.curve]
+    assert losses[0] == pytest.approx(math.log(384), rel=0.05)  # of a random model: even over the vocabulary
+    assert losses[-1] < 1.5
+    assert validation[-1] < 1.5 < validation[0]
+    assert trained.curve[-1]["step"] == trained.steps == 30
+    loaded = load_model(tmp_path / "model")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert (tmp_path / "model" / "tokenizer.json").is_file()
+    right = logits(loaded, template).argmax(-1)
+    expected = torch.tensor([token for row in ROWS for token in template.encode(row).answer_ids])
+    assert (right == expected).float().mean() > 0.7
+
+
+def test_the_validation_loss_is_the_mean_over_answer_tokens(run: Train, template: Template, tmp_path: Path) -> None:
+    (*_, last) = run(max_steps=2, validation=ROWS[:5]).curve
+    model = load_model(tmp_path / "model")
+    with torch.no_grad():
+        answers = answers_of(model, collate([template.encode(row) for row in ROWS[:5]], 2))
+    assert last["validation"] == pytest.approx(float(torch.nn.functional.cross_entropy(answers.logits, answers.labels)), rel=1e-4)
+
+
+def test_the_facts_count_the_trained_tokens(run: Train, template: Template) -> None:
+    """Two epochs of two batches each."""
+    tokens = sum(len(template.encode(row).answer_ids) for row in ROWS)
+    trained = run(max_steps=None, epochs=2)
+    assert (trained.steps, trained.answer_tokens, trained.too_long) == (4, 2 * tokens, 0)
+
+
+def test_four_accumulated_batches_of_two_train_as_one_of_eight(run: Train, tiny_model: Path, tmp_path: Path) -> None:
+    """All eight rows stand in each update either way; their answers differ in length, so batches weigh by tokens.
+
+    Adam hides a wrong scale of the gradient, so the reported loss is compared as well.
+    """
+    whole = run("whole", batch_size=8, gradient_accumulation_steps=1)
+    parts = run("parts", batch_size=2, gradient_accumulation_steps=4)
+    assert [point["loss"] for point in parts.curve] == pytest.approx([point["loss"] for point in whole.curve], rel=1e-4)
+    assert parts.answer_tokens == whole.answer_tokens
+    start, a, b = weights(tiny_model), weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    moved = torch.stack([(a[name] - start[name]).norm() for name in a]).norm()
+    apart = torch.stack([(a[name] - b[name]).norm() for name in a]).norm()
+    assert apart < 0.02 * moved
+
+
+def test_a_merged_adapter_gives_the_adapters_logits(
+    run: Train, template: Template, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.lora import LoraModel
+
+    merge, with_adapter = LoraModel.merge_and_unload, []
+
+    def merge_after_a_look(model: Any, *arguments: Any, **options: Any) -> Any:
+        with_adapter.append(logits(model.model.eval(), template))
+        return merge(model, *arguments, **options)
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", merge_after_a_look)
+    run(lora=LoraSection(r=4, alpha=8), learning_rate=1e-2)
+    merged = logits(load_model(tmp_path / "model"), template)
+    torch.testing.assert_close(merged, with_adapter[0], atol=1e-5, rtol=1e-5)
+    assert (merged - logits(load_model(tiny_model), template)).abs().max() > 0.1
+
+    before, after = weights(tiny_model), weights(tmp_path / "model")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "proj" in name}
+
+
+def test_frozen_embeddings_stay_as_they_are(run: Train, tiny_model: Path, tmp_path: Path) -> None:
+    run(freeze_embeddings=True)
+    before, after = weights(tiny_model), weights(tmp_path / "model")
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {"model.embed_tokens.weight", "lm_head.weight"}
+
+
+def test_long_rows_are_set_aside_and_never_cut(run: Train, template: Template) -> None:
+    long = Row.of("please " * 60, "delivery")
+    trained = run(rows=[*ROWS, long], max_length=60, max_steps=None, epochs=1, batch_size=3)
+    assert trained.too_long == 1
+    assert trained.answer_tokens == sum(len(template.encode(row).answer_ids) for row in ROWS)
+
+
+def test_rows_that_are_all_too_long_are_an_error(run: Train) -> None:
+    with pytest.raises(TrainingError, match=r"trial: no row is left to train on\n.*raise max_length \(now 8\)"):
+        run(max_length=8)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(run: Train, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is nan at update \d+\n.*lower learning_rate"):
+        run(learning_rate=1e30, max_steps=6, max_grad_norm=1e30)
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_objective_that_needs_signals_does_not_start_without(run: Train) -> None:
+    with pytest.raises(TrainingError, match="needs the teacher's signals and there are none"):
+        run(objectives=({"name": "forward_kl"},))
+
+
+def test_the_global_random_state_does_not_matter(run: Train, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    run("first", lora=LoraSection(dropout=0.2))
+    torch.manual_seed(2)
+    run("second", lora=LoraSection(dropout=0.2))
+    assert (tmp_path / "first/model.safetensors").read_bytes() == (tmp_path / "second/model.safetensors").read_bytes()
+
+
+def test_the_allocator_setting_is_harmless() -> None:
+    from slmops.training.machine import autocast_type, keep_freed_memory
+
+    keep_freed_memory()
+    assert autocast_type("float32") is None
+    assert autocast_type("bfloat16") is torch.bfloat16
+    assert autocast_type("auto") in (None, torch.bfloat16)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
+    """Interrupt the ``call``-th call of a function of the loop."""
+    original, calls = getattr(loop, name), []
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(loop, name, interrupted)
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [("answers_of", 6), ("write_json", 5)],
+    ids=["in an update", "with the newest checkpoint half-written"],
+)
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, call: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"max_steps": 8, "checkpoint_seconds": 0, "lora": LoraSection(dropout=0.2)}
+    run("whole", **{**options, "checkpoint_seconds": 1e9})
+    assert not list((tmp_path / "whole-work").glob("checkpoint-*"))
+
+    with monkeypatch.context() as patch:
+        stop_at(patch, function, call)
+        with pytest.raises(KeyboardInterrupt):
+            run("model", **options)
+    work = tmp_path / "model-work"
+    newest = work / "checkpoint-5"
+    assert newest.is_dir()
+    assert (newest / "complete").is_file() == (function == "answers_of")
+    (newest / "optimizer.pt").write_bytes(b"") if function == "write_json" else None
+
+    capsys.readouterr()
+    run("model", **options)
+    assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+    assert "trial: 8/8 updates" in capsys.readouterr().err
+    assert len(list(work.glob("checkpoint-*"))) <= 2
+
+
+def test_the_loss_curve_of_a_resumed_run_is_whole(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"max_steps": 6, "checkpoint_seconds": 0, "validation": ROWS[:2]}
+    whole = run("whole", **options)
+    with monkeypatch.context() as patch:
+        stop_at(patch, "write_json", 4)
+        with pytest.raises(KeyboardInterrupt):
+            run("model", **options)
+    resumed = run("model", **options)
+    assert resumed.curve == whole.curve
+    assert len(resumed.curve) == 6
