@@ -63,7 +63,11 @@ def overview() -> str:
     width = max(len(verb) for verb in VERBS)
     lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
     head = "usage: slmops VERB ...\n\nFrom a teacher to a small, measured, served language model.\n\nVerbs:\n"
-    return head + "\n".join(lines) + "\n\n'slmops VERB --help' tells more. Progress goes to standard error, results to standard output.\n"
+    return (
+        head
+        + "\n".join(lines)
+        + "\n\n'slmops VERB --help' tells more. Progress goes to standard error, results to standard output.\n"
+    )
 
 
 def _fail(error: SlmopsError) -> NoReturn:

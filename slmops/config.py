@@ -31,7 +31,9 @@ class DataSection(Section):
 
     source: PluginSpec = Field(description="Source of the rows: name and options")
     max_bad_share: float = Field(0.05, ge=0, le=1, description="Share of bad rows above which the run stops at once")
-    validation_share: float = Field(0.15, gt=0, lt=1, description="Share of the labelled rows held out where no validation file is given")
+    validation_share: float = Field(
+        0.15, gt=0, lt=1, description="Share of the labelled rows held out where no validation file is given"
+    )
     test_share: float = Field(0.2, gt=0, lt=1, description="Share of the labelled rows held out where no test file is given")
 
 
@@ -47,7 +49,9 @@ class TrainingSection(Section):
     """One training run. Give ``epochs`` or ``max_steps``."""
 
     lora: LoraSection | None = Field(None, description="Train a low-rank adapter and merge it; absent: train all weights")
-    objectives: tuple[PluginSpec, ...] = Field(({"name": "cross_entropy"},), min_length=1, description="Weighted sum of losses: name, weight, options")
+    objectives: tuple[PluginSpec, ...] = Field(
+        ({"name": "cross_entropy"},), min_length=1, description="Weighted sum of losses: name, weight, options"
+    )
     learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate")
     epochs: float = Field(3, gt=0, description="Passes over the rows")
     max_steps: int | None = Field(None, ge=1, description="Optimizer updates; takes the place of epochs")
@@ -58,7 +62,9 @@ class TrainingSection(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm")
     freeze_embeddings: bool = Field(False, description="Leave the embedding matrix as it is")
     max_length: int = Field(512, ge=8, description="Longest row in tokens; longer ones are set aside, never cut")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Autocast type; auto: bfloat16 where the processor has it")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Autocast type; auto: bfloat16 where the processor has it"
+    )
     checkpoint_seconds: float = Field(60, ge=0, description="Time between checkpoints")
 
 
@@ -88,7 +94,7 @@ class StudentSection(Section):
     """The model that learns."""
 
     model: str | None = Field(None, description="Catalogue name, folder, .gguf file or hub id; absent: the teacher's")
-    layers: int | None = Field(None, ge=1, description="Cut it to so many layers, evenly spread; absent: all")
+    layers: int | None = Field(None, ge=2, description="Cut it to so many layers, evenly spread; absent: all")
 
 
 class ParitySection(Section):
@@ -103,7 +109,9 @@ class ExportSection(Section):
     """Conversion to the engine that serves."""
 
     runtime: str = Field("ort-genai", description="Engine to convert for")
-    schemes: tuple[str, ...] = Field(("int4", "int4-mixed", "int8"), min_length=1, description="Tried in this order until one passes")
+    schemes: tuple[str, ...] = Field(
+        ("int4", "int4-mixed", "w8a8", "int8"), min_length=1, description="Tried in this order until one passes"
+    )
     max_length: int = Field(512, ge=32, description="Prompt and answer together, in tokens, that the packaged model accepts")
     parity: ParitySection = ParitySection()
 
@@ -118,7 +126,7 @@ class EvaluationSection(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of every interval")
     targets: dict[str, float] = Field(
         default={"accuracy kept": 0.92, "latency": 0.85, "memory": 0.8, "cost": 0.6, "requests/s": 6.0, "file size": 0.75},
-        description="Headline figures of what is packaged against the float32 teacher: shares kept or saved, and times as many requests/s",
+        description="Headline figures of the package against the float32 teacher: shares kept or saved, times as many requests/s",
     )
 
 
@@ -188,7 +196,9 @@ def read_values(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"the recipe cannot be read: {error.strerror}", where=str(path), fix="'slmops recipes' lists those shipped") from error
+        raise ConfigError(
+            f"the recipe cannot be read: {error.strerror}", where=str(path), fix="'slmops recipes' lists those shipped"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not valid YAML: {error}", where=str(path)) from error
     if not isinstance(values, dict):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from slmops.config import Recipe, TrainingSection
 from slmops.data.sources import RawSplits
 from slmops.models.fit import Purpose, memory_needed_mb
+from slmops.preflight import disk_mb
 from slmops.progress import duration
 
 _TEMPLATE_TOKENS = 12
@@ -51,7 +52,11 @@ def estimate(recipe: Recipe, rows: RawSplits, teacher_parameters: int, student_p
     pool = len(rows.pool)
 
     def training(section: TrainingSection, count: int, parameters: int) -> float:
-        visits = section.max_steps * section.batch_size * section.gradient_accumulation_steps if section.max_steps else count * section.epochs
+        visits = (
+            section.max_steps * section.batch_size * section.gradient_accumulation_steps
+            if section.max_steps
+            else count * section.epochs
+        )
         return 6.0 * parameters * visits * tokens / (rate * _TRAINING_SHARE)
 
     def answering(count: int, parameters: int) -> float:
@@ -70,9 +75,7 @@ def estimate(recipe: Recipe, rows: RawSplits, teacher_parameters: int, student_p
         memory_needed_mb(teacher_parameters, purpose, batch_tokens=batch),
         memory_needed_mb(student_parameters, "training-full", batch_tokens=batch),
     )
-    weights = 4e-6 * (teacher_parameters + 4 * student_parameters)
-    checkpoints = 4e-6 * 6 * max(student_parameters, teacher_parameters if trained and not trained.lora else 0)
-    return Estimate(seconds, 1.3 * weights + checkpoints, memory)
+    return Estimate(seconds, disk_mb(teacher_parameters, student_parameters), memory)
 
 
 def matmul_rate() -> float:

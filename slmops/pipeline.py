@@ -11,6 +11,7 @@ from slmops.evaluation.gates import Gate, GateResult, judge
 from slmops.evaluation.systems import System
 from slmops.models.resolve import ResolvedModel, find, resolve
 from slmops.files import write_text
+from slmops.preflight import check_extras, check_machine, check_names
 from slmops.stages.context import MODEL, Context, ModelAt
 from slmops.stages.exporting import export_model, package
 from slmops.stages.measuring import load_system, measure_floor, measure_model
@@ -67,14 +68,20 @@ def run(recipe: Recipe) -> Outcome:
     """
     workspace = Workspace(recipe.output_path)
     with workspace.lock():
+        check_names(recipe)
+        check_extras(recipe)
+        teacher, student = _models(recipe)
+        if not (recipe.output_path / "report.json").is_file():
+            check_machine(recipe, teacher, student)
         save_recipe(recipe.output_path / "recipe.yaml", recipe)
-        outcome = _stages(Context(recipe, workspace), *_models(recipe))
+        outcome = _stages(Context(recipe, workspace), teacher, student)
         workspace.remember()
     return outcome
 
 
 def plan(recipe: Recipe) -> list[Step]:
     """What :func:`run` would do, stage by stage, and why; nothing is written and no model is fetched."""
+    check_names(recipe)
     workspace = Workspace(recipe.output_path, planning=True)
     found = [find(reference) for reference in _references(recipe)]
     models = [model if isinstance(model, ResolvedModel) else None for model in found]
@@ -144,10 +151,15 @@ def _candidates(
         systems[QUANTIZED] = replace(quantized.system, name=QUANTIZED)
     for name in order:
         better = [candidate for candidate in candidates if candidate.verdict == "passed"]
-        if any(candidate.accuracy >= systems[name].accuracy for candidate in better):
+        if any(candidate.accuracy > systems[name].accuracy for candidate in better):
             break
         candidates.append(_candidate(context, name, models[name], gates, data, answers, systems, floor))
-    return sorted(candidates, key=lambda candidate: -candidate.accuracy)
+    return sorted(candidates, key=_rank)
+
+
+def _rank(candidate: Candidate) -> tuple[float, float]:
+    """The most accurate first, of equals the fastest."""
+    return (-candidate.accuracy, candidate.system.measures["latency_p50_ms"] if candidate.system else 0.0)
 
 
 def _candidate(

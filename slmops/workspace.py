@@ -96,7 +96,9 @@ class Workspace:
             with FileLock(self.root / ".lock", timeout=0):
                 yield
         except Timeout as error:
-            raise ResourceError("another process is at work in this folder", where=str(self.root), fix="wait for it, or choose another output_path") from error
+            raise ResourceError(
+                "another process is at work in this folder", where=str(self.root), fix="wait for it, or choose another output_path"
+            ) from error
 
     def remember(self) -> None:
         """Write which artifacts make up this run."""
@@ -163,10 +165,11 @@ def remove_tree(folder: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """A second name for a file where the file system can, else a copy."""
+    """A second name for a file where the file system can, else a copy; what an interrupted attempt left there is replaced."""
     import shutil
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:

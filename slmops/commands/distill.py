@@ -131,14 +131,10 @@ def _choices(recipe: Recipe, teacher: ResolvedModel | Pending, student: Resolved
         fetched = f" (to be fetched first: {size})"
     else:
         fetched = f" ({teacher.source})"
-    tune = recipe.teacher.tune
+    tuned = f", tuned for {recipe.teacher.tune.epochs:g} epochs on the labelled rows" if recipe.teacher.tune else ""
     return (
-        (
-            f"Teacher: {recipe.teacher.model}{fetched}, tuned for {tune.epochs:g} epochs on the labelled rows. "
-            if tune
-            else f"Teacher: {recipe.teacher.model}{fetched}. "
-        )
-        + f"Student: {student.reference}, {shape}, trained for {recipe.training.epochs:g} epochs on the teacher's answers and signals."
+        f"Teacher: {recipe.teacher.model}{fetched}{tuned}. Student: {student.reference}, {shape}, "
+        f"trained for {recipe.training.epochs:g} epochs on the teacher's answers and signals."
     )
 
 

@@ -40,7 +40,7 @@ MEASURES: dict[str, Measure] = {
         "Memory",
         "MiB",
         "lower",
-        "Resident memory that only this process holds, after warm-up requests, less that of the same engine with a tiny random model.",
+        "Resident memory that only this process holds, after warm-up requests, less that of the engine with a tiny random model.",
     ),
     "process_mb": Measure("Process", "MiB", "lower", "Resident memory that only this process holds, after warm-up requests."),
     "latency_p50_ms": Measure(

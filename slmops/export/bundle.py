@@ -25,16 +25,18 @@ def write_foundry_files(folder: Path, name: str) -> str | None:
         ``None`` where they are, else a sentence that says for which kind of conversation they are not.
     """
     chat = ChatTemplate.load(folder)
-    patterns, wrong = _patterns(chat), []
-    for turns in _TURNS:
-        if "".join(patterns[turn["role"]].replace(_SLOT, turn["content"]) for turn in turns[:-1]) + patterns["prompt"].replace(
-            _SLOT, turns[-1]["content"]
-        ) != chat.render(turns):
-            wrong.append(" + ".join(turn["role"] for turn in turns))
+    patterns = _patterns(chat)
+    wrong = [" + ".join(turn["role"] for turn in turns) for turns in _TURNS if _assembled(patterns, turns) != chat.render(turns)]
     write_json(folder / "inference_model.json", {"Name": name, "PromptTemplate": patterns})
     if not wrong:
         return None
     return f"Foundry Local's turn-by-turn prompt cannot render this chat template exactly for: {', '.join(wrong)}"
+
+
+def _assembled(patterns: dict[str, str], turns: list[dict[str, str]]) -> str:
+    """The prompt as Foundry Local puts it together."""
+    before = "".join(patterns[turn["role"]].replace(_SLOT, turn["content"]) for turn in turns[:-1])
+    return before + patterns["prompt"].replace(_SLOT, turns[-1]["content"])
 
 
 def _patterns(chat: ChatTemplate) -> dict[str, str]:

@@ -48,9 +48,9 @@ def output_layer(graph: GraphProto) -> NodeProto:
     Raises:
         ModelError: The graph has another form than the builder's.
     """
-    for node in graph.node:
-        if node.name.startswith("/lm_head/MatMul"):
-            return node
+    nodes: list[NodeProto] = [node for node in graph.node if node.name.startswith("/lm_head/MatMul")]
+    if nodes:
+        return nodes[0]
     raise ModelError("the converted graph has no output layer", fix="this architecture cannot be exported yet")
 
 

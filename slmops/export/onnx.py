@@ -5,7 +5,7 @@ Schemes, smallest first (megabytes of SmolLM2-135M cut to 8 of its 30 layers, 22
 =========== ==== =====================================================================================================
 int4          38 4-bit weights in blocks of 32, k-quant; embedding and output layer share one 4-bit table
 int4-mixed    56 as above, but 8 bits for the output layer and the layers that llama.cpp found most sensitive
-w8a8          61 8-bit weights, one scale an output channel, activations rounded to 8 bits a token: integer matrix
+w8a8          61 8-bit weights from -64 to 64, one scale an output channel, activations rounded to 8 bits a token: integer matrix
                  products, two to four times faster on prompts and batches than the weight-only schemes
 int8          64 8-bit weights in blocks of 32; the one closest to float32
 float32      227 unchanged, for reference
@@ -21,7 +21,8 @@ import sys
 from pathlib import Path
 
 from slmops.errors import ModelError, UsageError, nearest
-from slmops.files import read_json, write_json, write_text
+from slmops.files import read_json, write_json
+from slmops.models.load import context_length
 from slmops.progress import say
 
 SCHEMES = ("int4", "int4-mixed", "w8a8", "int8", "float32")
@@ -61,6 +62,13 @@ def export_onnx(model: Path, target: Path, scheme: str, *, max_length: int) -> N
     """
     if scheme not in SCHEMES:
         raise UsageError(f"unknown scheme {scheme!r}", where="export.schemes", fix=nearest(scheme, SCHEMES))
+    context = context_length(model)
+    if max_length > context:
+        raise ModelError(
+            f"a length of {max_length} tokens is asked for, but the context holds {context}",
+            where=str(model),
+            fix=f"set export.max_length to {context} or less",
+        )
     partial = target.with_name(f".{target.name}.partial")
     log = target.with_name(f"{target.name}.log")
     remove(partial)
@@ -121,17 +129,7 @@ def _configure(model: Path, folder: Path, scheme: str, max_length: int) -> None:
     from importlib.metadata import version
 
     config = read_json(folder / CONFIG)
-    context = config["model"]["context_length"]
-    if max_length > context:
-        raise ModelError(
-            f"a length of {max_length} tokens is asked for, but the context holds {context}",
-            where=str(model),
-            fix=f"set export.max_length to {context} or less",
-        )
     config["search"]["max_length"] = max_length
-    if scheme == "w8a8":
-        # Old x86 processors add 8-bit products in 16 bits and overflow; this makes ONNX Runtime avoid it there.
-        config["model"]["decoder"]["session_options"]["session.x64quantprecision"] = "1"
     write_json(folder / CONFIG, config)
     write_json(
         folder / FACTS,
@@ -140,5 +138,6 @@ def _configure(model: Path, folder: Path, scheme: str, max_length: int) -> None:
     tokenizer = folder / "tokenizer_config.json"
     about_here = ("is_local", "local_files_only", "name_or_path")
     write_json(tokenizer, {key: value for key, value in read_json(tokenizer).items() if key not in about_here})
-    for template in model.glob("chat_template.jinja"):
-        write_text(folder / template.name, template.read_text(encoding="utf-8"))
+    template = model / "chat_template.jinja"
+    if template.is_file():
+        shutil.copyfile(template, folder / template.name)

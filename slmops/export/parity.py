@@ -1,4 +1,4 @@
-"""Is a converted model still the model it was made of?"""
+"""Whether a converted model is still the model it was made of."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from slmops.runtimes.decoding import Answer, check_prompt
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
 
-import onnxruntime_genai as og  # noqa: E402
+import onnxruntime_genai as og
 
 CONFIG = "genai_config.json"
 EXPORT_FACTS = "export.json"

@@ -118,11 +118,12 @@ class TorchRuntime:
                 mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
                 positions = positions[:, -1:] + 1
 
-    @torch.inference_mode()
     def _forward(self, ids: Any, mask: Any, positions: Any, cache: Any) -> tuple[Any, Any]:
         """Logits after the last column, shape (rows, vocabulary), and the key-value cache."""
         where = {"position_ids": positions} if self._takes_positions and positions is not None else {}
-        output = self.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **where, **self._last_only)
+        inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, **where, **self._last_only}
+        with torch.inference_mode():
+            output = self.model(**inputs, use_cache=True)
         return output.logits[:, -1].float(), output.past_key_values
 
 
@@ -132,7 +133,6 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     return frozenset(int(token) for token in [tokenizer.eos_token_id, *more] if token is not None)
 
 
-@torch.inference_mode()
 def _choose(logits: Any, sampling: Sampling, random: Any) -> Any:
     """One token id a row: the most likely one, or drawn from the nucleus that holds ``top_p`` of the probability."""
     if sampling.temperature <= 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 from slmops.errors import MissingExtraError, ResourceError
@@ -36,10 +36,15 @@ def ask_once(folder: Path, question: str) -> str:
 
 def _address(server: subprocess.Popen[str]) -> str:
     assert server.stderr is not None
-    printed, deadline = "", time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and (line := server.stderr.readline()):
-        printed += line
-        _, found, address = line.strip().partition("at http://")
-        if found:
-            return f"http://{address.split()[0]}"
+    printed = ""
+    watch = threading.Timer(_START_SECONDS, server.kill)
+    watch.start()
+    try:
+        for line in server.stderr:
+            printed += line
+            _, found, address = line.strip().partition("at http://")
+            if found:
+                return f"http://{address.split()[0]}"
+    finally:
+        watch.cancel()
     raise ResourceError(f"the server did not come up:\n{printed}", fix="run 'slmops serve' by itself to see more")

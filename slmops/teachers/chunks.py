@@ -51,4 +51,3 @@ def in_chunks(
                 make(chunk, file)
                 advance(len(chunk))
             yield chunk, file
-

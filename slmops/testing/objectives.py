@@ -51,7 +51,9 @@ def _check_shape(objective: Objective) -> None:
         for k in (1, 3, VOCABULARY):
             answers = example_answers(k, scale=scale)
             losses, gradient = _losses_and_gradient(objective, answers)
-            assert losses.shape == (POSITIONS,), f"the losses have the shape {tuple(losses.shape)}, not one a position ({POSITIONS},)"
+            assert losses.shape == (POSITIONS,), (
+                f"the losses have the shape {tuple(losses.shape)}, not one a position ({POSITIONS},)"
+            )
             assert losses.dtype == torch.float32, f"the losses are {losses.dtype}, not float32"
             assert losses.isfinite().all(), f"a loss is not finite for logits of the size {scale:g} (k = {k})"
             assert gradient.isfinite().all(), f"a gradient is not finite for logits of the size {scale:g} (k = {k})"

@@ -61,7 +61,10 @@ def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[TopK] | None
     input_ids = torch.tensor([[pad_id] * pad + list(row.input_ids) for pad, row in zip(pads, rows, strict=True)])
     attention_mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads])
     # The logits at column t - 1 predict the token at column t: the only shift in the package.
-    columns = [[pad + position - 1 for position in range(row.prompt_length, len(row.input_ids))] for pad, row in zip(pads, rows, strict=True)]
+    columns = [
+        [pad + position - 1 for position in range(row.prompt_length, len(row.input_ids))]
+        for pad, row in zip(pads, rows, strict=True)
+    ]
     keep = sorted({column for own in columns for column in own})
     place = {column: index for index, column in enumerate(keep)}
     batch = {

@@ -81,7 +81,9 @@ def train(
     objective = WeightedSum.of(section.objectives)
     kept, encoded = _encode(rows, template, section.max_length)
     if not encoded:
-        raise TrainingError("no row is left to train on", where=what, fix=f"raise max_length (now {section.max_length}) or check the data")
+        raise TrainingError(
+            "no row is left to train on", where=what, fix=f"raise max_length (now {section.max_length}) or check the data"
+        )
     row_signals = _signals_of(kept, encoded, signals) if objective.needs_signal else None
     steps = section.max_steps or steps_of(len(kept), section.batch_size, section.gradient_accumulation_steps, section.epochs)
     plan = plan_batches(

@@ -1,7 +1,7 @@
-"""Losses at answer positions, and the registry of losses.
+"""Losses at answer positions.
 
 An objective is an options model that is called with the student's logits and returns one loss a position. Adding one is
-a class with a ``__call__``, its options, a line in ``OBJECTIVES``; the contract tests then run over it.
+a class with a ``__call__``, its options, a line in ``training.registry``; the contract tests then run over it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from slmops.config import PluginSpec, Section, build, plugin
 from slmops.errors import ConfigError
-from slmops.registry import Entry, Registry
+from slmops.training.registry import OBJECTIVES
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,6 @@ class Objective(Protocol):
 
     def __call__(self, answers: Answers) -> torch.Tensor:
         """The loss at each position, float32 ``[N]``."""
-
-
-OBJECTIVES = Registry(
-    "objective",
-    {
-        "cross_entropy": Entry("slmops.training.objectives:CrossEntropy"),
-        "forward_kl": Entry("slmops.training.objectives:ForwardKL"),
-    },
-)
 
 
 class CrossEntropy(Section):

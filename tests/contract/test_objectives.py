@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from slmops.testing.objectives import check_objective
-from slmops.training.objectives import OBJECTIVES, Answers, CrossEntropy, ForwardKL
+from slmops.training.objectives import Answers, CrossEntropy, ForwardKL
+from slmops.training.registry import OBJECTIVES
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {"forward_kl": [{"kd_temperature": 3.0}, {"kd_temperature": 0.5}]}
 
@@ -49,7 +50,9 @@ def changing_its_input(answers: Answers) -> torch.Tensor:
 MISTAKES = {
     "not one a position": Broken(False, lambda answers: CrossEntropy()(answers).mean()),
     "not float32": Broken(False, lambda answers: CrossEntropy()(answers).double()),
-    "a loss is not finite": Broken(False, lambda answers: -answers.logits.softmax(-1).log().gather(-1, answers.labels[:, None])[:, 0]),
+    "a loss is not finite": Broken(
+        False, lambda answers: -answers.logits.softmax(-1).log().gather(-1, answers.labels[:, None])[:, 0]
+    ),
     "a gradient is not finite": Broken(False, lambda answers: (answers.logits**2).sum(-1).sqrt()),
     "depends on the other positions": Broken(False, lambda answers: CrossEntropy()(answers) / answers.labels.numel()),
     "an input was changed": Broken(False, changing_its_input),

@@ -20,7 +20,9 @@ from slmops.testing.tiny import save_tiny_model
 from slmops.training.loop import train
 
 K = 8
-ROWS = [Row.of(f"question {number}" + " please" * (number % 5), ("delivery", "refund of the money")[number % 2]) for number in range(11)]
+ROWS = [
+    Row.of(f"question {number}" + " please" * (number % 5), ("delivery", "refund of the money")[number % 2]) for number in range(11)
+]
 FINGERPRINTS = {"teacher": "t", "template": "c", "form": "top-8"}
 
 

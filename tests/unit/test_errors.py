@@ -13,7 +13,9 @@ def test_an_error_says_where_what_and_what_to_do() -> None:
 
 
 def test_a_missing_package_names_its_extra() -> None:
-    assert str(errors.MissingExtraError("torch", "train")) == "the package 'torch' is not installed\n  → pip install 'slmops[train]'"
+    assert (
+        str(errors.MissingExtraError("torch", "train")) == "the package 'torch' is not installed\n  → pip install 'slmops[train]'"
+    )
 
 
 @pytest.mark.parametrize(("error", "code"), [(errors.UsageError, 2), (errors.GateError, 1), (errors.InconclusiveError, 3)])

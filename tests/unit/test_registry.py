@@ -54,7 +54,7 @@ def test_two_packages_cannot_bring_one_name(install) -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(UsageError, match="unknown colour 'rde'\n.*did you mean 'red'"):
+    with pytest.raises(UsageError, match=r"unknown colour 'rde'\n.*did you mean 'red'"):
         colours(red=Entry("x:y"), blue=Entry("x:y")).get("rde")
 
 
@@ -75,7 +75,7 @@ def test_the_built_in_names_of_every_registry_exist() -> None:
     from slmops.data.sources import SOURCES
     from slmops.runtimes.base import RUNTIMES
     from slmops.tasks.base import TASKS
-    from slmops.training.objectives import OBJECTIVES
+    from slmops.training.registry import OBJECTIVES
 
     for registry in (SOURCES, RUNTIMES, TASKS, OBJECTIVES):
         for name in registry.names():

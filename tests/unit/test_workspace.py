@@ -198,6 +198,10 @@ def test_a_file_gets_a_second_name_or_a_copy(tmp_path: Path, monkeypatch: pytest
     write_text(tmp_path / "a", "text")
     link_or_copy(tmp_path / "a", tmp_path / "in" / "b")
     assert (tmp_path / "in" / "b").samefile(tmp_path / "a")
+    link_or_copy(tmp_path / "a", tmp_path / "in" / "b")  # after an interruption
+    write_text(tmp_path / "other", "other")
+    link_or_copy(tmp_path / "other", tmp_path / "in" / "b")
+    assert ((tmp_path / "a").read_text(), (tmp_path / "in" / "b").read_text()) == ("text", "other")
 
     def no_links(*names: Path) -> None:
         raise OSError("this file system has no links")

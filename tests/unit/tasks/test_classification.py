@@ -64,11 +64,11 @@ def test_labels_come_from_the_data_where_the_recipe_names_none() -> None:
 
 
 def test_mistakes_in_the_options_are_named() -> None:
-    with pytest.raises(UsageError, match="unknown task 'classifikation'\n.*did you mean 'classification'"):
+    with pytest.raises(UsageError, match=r"unknown task 'classifikation'\n.*did you mean 'classification'"):
         open_task("classifikation", {})
     with pytest.raises(ConfigError, match="label: unknown key; did you mean 'labels'"):
         open_task("classification", {"label": ["a", "b"]})
-    with pytest.raises(ConfigError, match="labels: .*at least 2"):
+    with pytest.raises(ConfigError, match=r"labels: .*at least 2"):
         open_task("classification", {"labels": ["a"]})
     with pytest.raises(ConfigError, match="'Refund' and 'refund' are one label"):
         open_task("classification", {"labels": ["Refund", "refund"]})

@@ -13,7 +13,7 @@ from slmops.data.templates import Template
 from slmops.errors import DataError
 from slmops.models.load import load_model
 from slmops.tasks.classification import Classification
-from slmops.teachers.answers import answer_rows, check_success, signal_rows
+from slmops.teachers.answers import Answered, answer_rows, check_success, signal_rows
 from slmops.teachers.local import LocalTeacher
 
 TASK = Classification(labels=("Delivery", "Refund"))
@@ -39,7 +39,7 @@ class ScriptedTeacher:
         return [SAYS[row.question] for row in rows]
 
 
-def ask(teacher: ScriptedTeacher, work: Path, rows: list[Row] = ROWS):  # noqa: B006
+def ask(teacher: ScriptedTeacher, work: Path, rows: Sequence[Row] = ROWS) -> Answered:
     return answer_rows(teacher, rows, TASK, chunk_rows=2, max_new_tokens=8, work=work)
 
 

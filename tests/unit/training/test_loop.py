@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ Train = Callable[..., Trained]
 def run(tiny_model: Path, template: Template, tmp_path: Path) -> Train:
     """Train into ``tmp_path/NAME`` with the sections' values given."""
 
-    def call(name: str = "model", rows: list[Row] = ROWS, validation: list[Row] = [], **values: Any) -> Trained:  # noqa: B006
+    def call(name: str = "model", rows: Sequence[Row] = ROWS, validation: Sequence[Row] = (), **values: Any) -> Trained:
         section = TrainingSection(**{"max_steps": 3, "batch_size": 4, "precision": "float32", **values})
         return train(
             tiny_model,

@@ -125,7 +125,7 @@ def test_a_weight_is_a_number_above_zero(weight: object) -> None:
 
 
 def test_mistakes_in_a_recipes_objectives_are_named() -> None:
-    with pytest.raises(UsageError, match="unknown objective 'forward_lk'\n.*did you mean 'forward_kl'"):
+    with pytest.raises(UsageError, match=r"unknown objective 'forward_lk'\n.*did you mean 'forward_kl'"):
         WeightedSum.of([{"name": "forward_lk"}])
     with pytest.raises(ConfigError, match="temperature: unknown key; did you mean 'kd_temperature'"):
         WeightedSum.of([{"name": "forward_kl", "temperature": 2}])

@@ -1,0 +1,73 @@
+"""What is checked before anything expensive starts: names in the recipe, installed extras, memory and disk."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from slmops.config import Recipe, plugin
+from slmops.errors import MissingExtraError, UsageError, nearest
+from slmops.evaluation.gates import Gate
+from slmops.export.onnx import SCHEMES
+from slmops.models.fit import Purpose, check_disk, check_fits
+from slmops.models.resolve import ResolvedModel
+from slmops.models.sizes import parameters_after_cut
+from slmops.runtimes.base import RUNTIMES
+from slmops.tasks.base import TASKS
+from slmops.training.registry import OBJECTIVES
+
+_NEEDED = {"torch": "train", "transformers": "train", "accelerate": "train", "onnxruntime_genai": "export", "sklearn": "evaluate"}
+_MB = 1e6
+
+
+def check_names(recipe: Recipe) -> None:
+    """Refuse names that nothing stands behind.
+
+    Raises:
+        UsageError: Unknown task type, objective, scheme, engine or measure; the message has the nearest name.
+        ConfigError: A gate that cannot be read.
+    """
+    trainings = [recipe.training, *([recipe.teacher.tune] if recipe.teacher.tune else [])]
+    objectives = [plugin(spec, where="training.objectives")[0] for section in trainings for spec in section.objectives]
+    for where, names, known in (
+        ("task_type", [recipe.task_type], TASKS.names()),
+        ("training.objectives", objectives, OBJECTIVES.names()),
+        ("export.schemes", list(recipe.export.schemes), list(SCHEMES)),
+        ("export.runtime", [recipe.export.runtime], RUNTIMES.names()),
+    ):
+        for name in names:
+            if name not in known:
+                raise UsageError(f"unknown name {name!r}", where=where, fix=nearest(name, known))
+    for text in recipe.gates:
+        Gate.parse(text)
+
+
+def check_extras(recipe: Recipe) -> None:
+    """Refuse to start without a package that a later stage needs.
+
+    Raises:
+        MissingExtraError: Names the package and the extra.
+    """
+    tune = recipe.teacher.tune
+    needed = {**_NEEDED, **({"peft": "train"} if recipe.training.lora or (tune and tune.lora) else {})}
+    for package, extra in needed.items():
+        if find_spec(package) is None:
+            raise MissingExtraError(package, extra)
+
+
+def check_machine(recipe: Recipe, teacher: ResolvedModel, student: ResolvedModel) -> None:
+    """Refuse what does not fit into this machine's memory or on its disk.
+
+    Raises:
+        ResourceError: Says how much is needed and how much there is.
+    """
+    tune = recipe.teacher.tune
+    cut = parameters_after_cut(student, recipe.student.layers)
+    purpose: Purpose = "inference" if tune is None else "training-lora" if tune.lora else "training-full"
+    check_fits(teacher.parameters, purpose, what=f"the teacher {teacher.reference}")
+    check_fits(cut, "training-lora" if recipe.training.lora else "training-full", what=f"the student {student.reference}")
+    check_disk(recipe.output_path, disk_mb(teacher.parameters, cut))
+
+
+def disk_mb(teacher: int, student: int) -> float:
+    """About what a run writes, in units of 10⁶ bytes: a tuned teacher, four students, their conversions, two checkpoints."""
+    return (4 * (teacher + 4 * student) * 1.3 + 4 * 6 * student) / _MB

@@ -1,0 +1,71 @@
+"""``kill -9`` in every stage, the same command again: the result is byte for byte that of an uninterrupted run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from slmops.files import file_digest
+from tests.pipeline.conftest import Run, slmops
+from tests.pipeline.tiny_line import write_recipe
+
+STAGES = (
+    "data",
+    "teacher",
+    "answers",
+    "signals",
+    "untuned",
+    "distilled",
+    "answers-only",
+    "control",
+    "floor.torch",
+    "measure.teacher",
+    "export.teacher-quantized",
+    "report",
+)
+_PATIENCE_SECONDS = 120
+
+
+def kill_in(stage: str, recipe: Path, delay: float) -> bool:
+    """Run until a stage says it started, wait a little, kill the whole process group; whether it got that far."""
+    command = [sys.executable, "-m", "slmops", "run", str(recipe)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "2"}
+    )
+    watchdog = threading.Timer(_PATIENCE_SECONDS, lambda: os.killpg(process.pid, signal.SIGKILL))
+    watchdog.start()
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(f"[{stage}] ") and "done in" not in line:
+                time.sleep(delay)
+                os.killpg(process.pid, signal.SIGKILL)
+                return True
+        return False
+    finally:
+        process.wait()
+        watchdog.cancel()
+
+
+def weights(output: Path, stage: str) -> str:
+    (folder,) = (output / "artifacts").glob(f"{stage}-[0-9a-f]*")
+    return file_digest(folder / "model" / "model.safetensors")
+
+
+def test_a_run_killed_in_every_stage_ends_with_the_same_weights(finished: Run, tmp_path: Path, tiny_model: Path) -> None:
+    recipe = write_recipe(tmp_path, tiny_model)
+    for number, stage in enumerate(STAGES):
+        assert kill_in(stage, recipe, delay=0.0 if number % 2 else 0.4), f"the run ended before {stage}"
+    last = slmops("run", recipe)
+    assert last.returncode == 0, last.stderr[-2000:]
+    output = tmp_path / "out"
+    for stage in ("teacher", "distilled", "answers-only", "control"):
+        assert weights(output, stage) == weights(finished.output, stage), stage
+    answers = [next((folder / "artifacts").glob("answers-*")) / "answers.jsonl" for folder in (output, finished.output)]
+    lines = [[line.split('"origin"')[0] for line in file.read_text().splitlines()] for file in answers]
+    assert lines[0] == lines[1]
