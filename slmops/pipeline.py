@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from slmops.config import Recipe, save_recipe
 from slmops.errors import GateError, InconclusiveError
 from slmops.evaluation.gates import Gate, GateResult, judge
 from slmops.evaluation.systems import System
-from slmops.models.resolve import ResolvedModel, find, resolve
 from slmops.files import write_text
+from slmops.models.resolve import ResolvedModel, find, resolve
 from slmops.preflight import check_extras, check_machine, check_names
 from slmops.stages.context import MODEL, Context, ModelAt
-from slmops.stages.exporting import export_model, package
+from slmops.stages.exporting import export_model, package, reference_answers
 from slmops.stages.measuring import load_system, measure_floor, measure_model
 from slmops.stages.preparing import prepare_data
 from slmops.stages.reporting import Candidate, Comparison, write_report
@@ -143,17 +144,20 @@ def _candidates(
     systems: dict[str, System],
     floor: StageResult,
 ) -> list[Candidate]:
-    """Convert, package, measure and judge models, the most accurate first, until one passes; then the quantized teacher for the table."""
-    order = sorted(STUDENTS, key=lambda name: (-systems[name].accuracy, systems[name].measures["latency_p50_ms"]))
-    quantized = _candidate(context, QUANTIZED, models[QUANTIZED], gates, data, answers, systems, floor)
-    candidates = [] if quantized.system is None else [quantized]
+    """Convert, package, measure and judge the quantized teacher, then the students, the most accurate first, until one passes."""
+
+    def candidate(name: str) -> Candidate:
+        return _candidate(context, name, models[name], gates, data, answers, systems, floor)
+
+    quantized = candidate(QUANTIZED)
+    candidates = [quantized]
     if quantized.system is not None:
         systems[QUANTIZED] = replace(quantized.system, name=QUANTIZED)
-    for name in order:
-        better = [candidate for candidate in candidates if candidate.verdict == "passed"]
-        if any(candidate.accuracy > systems[name].accuracy for candidate in better):
+    for name in sorted(STUDENTS, key=lambda name: (-systems[name].accuracy, systems[name].measures["latency_p50_ms"])):
+        passed = [known.accuracy for known in candidates if known.verdict == "passed"]
+        if passed and max(passed) > systems[name].accuracy:
             break
-        candidates.append(_candidate(context, name, models[name], gates, data, answers, systems, floor))
+        candidates.append(candidate(name))
     return sorted(candidates, key=_rank)
 
 
@@ -172,22 +176,33 @@ def _candidate(
     systems: dict[str, System],
     floor: StageResult,
 ) -> Candidate:
-    exported = export_model(context, name, model, data, answers)
-    if exported.facts["chosen"] is None:
-        return Candidate(name, exported, None, None, (GateResult("export", "failed", "no scheme keeps the model's answers"),))
-    bundle = package(context, name, exported, data)
-    measurement = measure_model(
-        context,
-        f"packaged.{name}",
-        bundle,
-        data,
-        runtime=context.recipe.export.runtime,
-        floor=floor,
-        parameters=int(systems["teacher" if name == QUANTIZED else name].measures["parameters"]),
-    )
-    system = load_system("packaged", measurement)
-    results = tuple(judge(gate, system, systems, context.recipe.evaluation.confidence) for gate in gates)
-    return Candidate(name, exported, bundle, system, results)
+    """The smallest scheme that keeps the model's answers and passes the gates, else the smallest that keeps the answers."""
+    recipe = context.recipe
+    reference = reference_answers(context, name, model, data, answers)
+    attempts: list[dict[str, Any]] = []
+    found: list[Candidate] = []
+    for scheme in recipe.export.schemes:
+        exported = export_model(context, name, model, reference, data, scheme)
+        attempts.append(dict(exported.facts))
+        if not exported.facts["passed"]:
+            continue
+        row = f"{name}.{scheme}"
+        bundle = package(context, row, exported, data)
+        parameters = int(systems["teacher" if name == QUANTIZED else name].measures["parameters"])
+        runtime = recipe.export.runtime
+        system = load_system(
+            "packaged", measure_model(context, row, bundle, data, runtime=runtime, floor=floor, parameters=parameters)
+        )
+        results = tuple(judge(gate, system, systems, recipe.evaluation.confidence) for gate in gates)
+        found.append(Candidate(name, scheme, bundle, system, results, attempts))
+        if found[-1].verdict == "passed" or name == QUANTIZED:
+            break
+        attempts[-1] |= {"passed": False, "why": "; ".join(f"{r.gate}: {r.detail}" for r in results if r.verdict != "passed")}
+    chosen = next((candidate for candidate in found if candidate.verdict == "passed"), found[0] if found else None)
+    if chosen is not None:
+        return chosen
+    none = GateResult("export", "failed", "no scheme keeps the model's answers")
+    return Candidate(name, None, None, None, (none,), attempts)
 
 
 def _publish(context: Context, report: StageResult, chosen: Candidate | None) -> None:

@@ -67,7 +67,11 @@ def measure(spec: MeasureSpec, folder: Path) -> dict[str, Any]:
             if line.startswith("  "):
                 say(line.rstrip())
     if process.returncode != 0:
-        raise SlmopsError(f"measuring {spec.model} failed:\n" + "\n".join(tail), where=spec.runtime, fix="run the same command again; it continues")
+        raise SlmopsError(
+            f"measuring {spec.model} failed:\n" + "\n".join(tail),
+            where=spec.runtime,
+            fix="run the same command again; it continues",
+        )
     result: dict[str, Any] = read_json(folder / RESULT)
     return result
 

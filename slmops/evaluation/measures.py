@@ -42,7 +42,9 @@ MEASURES: dict[str, Measure] = {
         "lower",
         "Resident memory that only this process holds, after warm-up requests, less that of the engine with a tiny random model.",
     ),
-    "process_mb": Measure("Process", "MiB", "lower", "Resident memory that only this process holds, after warm-up requests."),
+    "process_mb": Measure(
+        "Process", "MiB", "lower", "Resident memory of a process that serves this model alone, after warm-up requests."
+    ),
     "latency_p50_ms": Measure(
         "Latency p50", "ms", "lower", "Median time of a request, one at a time, from text to answer.", ("inference_time_ms",)
     ),

@@ -51,13 +51,14 @@ def _patterns(chat: ChatTemplate) -> dict[str, str]:
     head = prompt.partition(_SLOT)[0]
     end_of_prompt = prompt.partition(_SLOT)[2]
     system_end = rest.partition(head)[0] if head else rest.partition(_SLOT)[0]
-    # What ends a system turn ends a user turn; the rest is what the template adds for the answer to come.
+    # What ends a system turn ends a user turn.
     user_end = system_end if end_of_prompt.startswith(system_end) else ""
-    generation = end_of_prompt[len(user_end) :]
+    # Taken from a turn that has an answer: some templates put a space after the role that a prompt does not end with.
+    assistant_head = longer.partition("\x01")[2].partition("\x02")[0].removeprefix(user_end)
     assistant_end = after.partition(head.rpartition("\x01")[0] or head)[0] if head else after.partition("\x03")[0]
     return {
         "system": f"{system_head}{_SLOT}{system_end}" if system_head or system_end else "",
         "user": f"{head}{_SLOT}{user_end}",
-        "assistant": f"{generation}{_SLOT}{assistant_end}",
+        "assistant": f"{assistant_head}{_SLOT}{assistant_end}",
         "prompt": prompt,
     }

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -124,6 +125,7 @@ def quiet_transformers() -> None:
         raise MissingExtraError("transformers", "train") from error
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def read_config(path: Path) -> dict[str, Any]:

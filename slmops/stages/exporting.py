@@ -1,4 +1,4 @@
-"""Export: schemes are tried smallest first until one keeps the model's answers; the result becomes a package."""
+"""Export: a model is converted by a scheme, compared with its float32 answers, and becomes a package."""
 
 from __future__ import annotations
 
@@ -7,72 +7,86 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.artifact import StageKey
-from slmops.config import ParitySection
+from slmops.config import Recipe
 from slmops.data.rows import Row
-from slmops.files import read_json, size_bytes, write_json
+from slmops.files import read_json, size_bytes, write_json, write_jsonl
 from slmops.progress import say
 from slmops.stages.context import MODEL, Context, rows_of
-from slmops.workspace import Made, StageResult, link_or_copy, remove_tree
+from slmops.workspace import Made, StageResult, link_or_copy
 
 if TYPE_CHECKING:
     from slmops.runtimes.base import Generation, Runtime
     from slmops.tasks.base import Task
 
 _BATCH = 16
+_REFERENCE = "reference.json"
 
 
-def export_model(context: Context, name: str, model: StageResult, data: StageResult, answers: StageResult) -> StageResult:
-    """The first scheme of the recipe whose answers agree with the float32 model's; ``facts["chosen"]`` is ``None`` if none does.
+def reference_answers(context: Context, name: str, model: StageResult, data: StageResult, answers: StageResult) -> StageResult:
+    """What a float32 model answers to the rows that its conversions are compared on.
+
+    The rows are validation rows and, with the teacher's answer as reference for the task's measure, rows of the pool.
+    """
+    recipe = context.recipe
+    config = {
+        "rows": recipe.export.parity.rows,
+        "max_new_tokens": recipe.answers.max_new_tokens,
+        "threads": recipe.evaluation.threads,
+    }
+    key = StageKey(f"reference.{name}", "answers", 1, config, {"model": model.id, "data": data.id, "answers": answers.id})
+
+    def make(folder: Path, work: Path) -> Made:
+        from slmops.runtimes.base import open_runtime
+
+        source = model.path / MODEL
+        rows = (rows_of(data, "validation") + rows_of(answers, "answers"))[: recipe.export.parity.rows]
+        prompts = _prompts(source, rows)
+        runtime = open_runtime("torch", source, threads=recipe.evaluation.threads)
+        generations = _generate(runtime, prompts, recipe.answers.max_new_tokens)
+        write_jsonl(folder / "rows.jsonl", [row.as_dict() for row in rows])
+        write_json(
+            folder / _REFERENCE,
+            {"answers": [found.text for found in generations], "tokens": [runtime.tokenize(prompt) for prompt in prompts]},
+        )
+        return Made({"rows": len(rows)})
+
+    return context.workspace.stage(key, make)
+
+
+def export_model(
+    context: Context, name: str, model: StageResult, reference: StageResult, data: StageResult, scheme: str
+) -> StageResult:
+    """A model converted by one scheme and compared with its float32 answers; ``facts`` is the report's line about it.
 
     Args:
         context: Of the run.
         name: Of the model's row.
         model: The model to convert.
-        data: Its validation rows are compared on.
-        answers: So are rows of the pool, with the teacher's answer as reference for the task's measure.
+        reference: Its answers, from :func:`reference_answers`.
+        data: The run's data, for the task.
+        scheme: A name of ``export.onnx.SCHEMES``.
     """
     recipe = context.recipe
     section = recipe.export
     config = {
-        **section.model_dump(mode="json"),
+        **section.model_dump(mode="json", include={"runtime", "max_length", "parity"}),
+        "scheme": scheme,
         "threads": recipe.evaluation.threads,
         "max_new_tokens": recipe.answers.max_new_tokens,
     }
-    key = StageKey(f"export.{name}", "candidate", 1, config, {"model": model.id, "data": data.id, "answers": answers.id})
+    key = StageKey(f"export.{name}.{scheme}", "candidate", 1, config, {"model": model.id, "reference": reference.id})
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.export.onnx import export_onnx
         from slmops.runtimes.base import open_runtime
 
-        source = model.path / MODEL
-        task = context.task(data)
-        rows = (rows_of(data, "validation") + rows_of(answers, "answers"))[: section.parity.rows]
-        prompts = _prompts(source, rows)
-        reference = _reference(
-            source, prompts, rows, recipe.answers.max_new_tokens, recipe.evaluation.threads, work / "reference.json"
-        )
-        attempts: list[dict[str, Any]] = []
-        chosen = None
-        for scheme in section.schemes:
-            target = work / scheme
-            if not (target / "genai_config.json").is_file():
-                export_onnx(source, target, scheme, max_length=section.max_length)
-            runtime = open_runtime(section.runtime, target, threads=recipe.evaluation.threads)
-            attempt = _attempt(
-                scheme, target, runtime, rows, prompts, reference, task, section.parity, recipe.answers.max_new_tokens
-            )
-            del runtime
-            attempts.append(attempt)
-            say(
-                f"  {scheme}: {attempt['size_mb']} MB, agreement {attempt['agreement']:.3f}, {'passed' if attempt['passed'] else attempt['why']}"
-            )
-            if attempt["passed"]:
-                chosen = scheme
-                break
-        if chosen is not None:
-            for file in (work / chosen).iterdir():
-                link_or_copy(file, folder / MODEL / file.name)
-        return Made({"attempts": attempts, "chosen": chosen, "rows": len(rows)})
+        target = folder / MODEL
+        if not (target / "genai_config.json").is_file():
+            export_onnx(model.path / MODEL, target, scheme, max_length=section.max_length)
+        runtime = open_runtime(section.runtime, target, threads=recipe.evaluation.threads)
+        attempt = _attempt(scheme, model.path / MODEL, target, runtime, reference, context.task(data), recipe)
+        say(f"  {scheme}: {attempt['size_mb']} MB, agreement {attempt['agreement']:.3f}, {attempt['why'] or 'agrees'}")
+        return Made(attempt)
 
     return context.workspace.stage(key, make)
 
@@ -90,7 +104,6 @@ def package(context: Context, name: str, candidate: StageResult, data: StageResu
 
         target = folder / MODEL
         for file in (candidate.path / MODEL).iterdir():
-            (target / file.name).unlink(missing_ok=True)
             link_or_copy(file, target / file.name)
         card = BundleCard(
             name=recipe.name,
@@ -101,7 +114,7 @@ def package(context: Context, name: str, candidate: StageResult, data: StageResu
         )
         card.write(target)
         note = write_foundry_files(target, recipe.name)
-        return Made({"scheme": candidate.facts["chosen"], "foundry_note": note, "size_mb": round(size_bytes(target) / 1e6, 1)})
+        return Made({"scheme": candidate.facts["scheme"], "foundry_note": note, "size_mb": round(size_bytes(target) / 1e6, 1)})
 
     return context.workspace.stage(key, make)
 
@@ -125,43 +138,20 @@ def _generate(runtime: Runtime, prompts: Sequence[str], max_new_tokens: int) -> 
     return [found[index] for index in range(len(prompts))]
 
 
-def _reference(
-    model: Path, prompts: Sequence[str], rows: Sequence[Row], limit: int, threads: int | None, file: Path
-) -> dict[str, Any]:
-    """The float32 model's answers and its tokenizer's ids, kept in ``file`` for an interrupted run."""
-    from slmops.runtimes.base import open_runtime
-
-    if not file.is_file():
-        runtime = open_runtime("torch", model, threads=threads)
-        generations = _generate(runtime, prompts, limit)
-        write_json(
-            file, {"answers": [found.text for found in generations], "tokens": [runtime.tokenize(prompt) for prompt in prompts]}
-        )
-    found: dict[str, Any] = read_json(file)
-    return found
-
-
 def _attempt(
-    scheme: str,
-    target: Path,
-    runtime: Runtime,
-    rows: Sequence[Row],
-    prompts: Sequence[str],
-    reference: dict[str, Any],
-    task: Task,
-    parity: ParitySection,
-    limit: int,
+    scheme: str, source: Path, target: Path, runtime: Runtime, reference: StageResult, task: Task, recipe: Recipe
 ) -> dict[str, Any]:
-    """One line of the report's table of schemes."""
     from slmops.export.parity import Side, compare
 
-    generations = _generate(runtime, prompts, limit)
-    candidate = Side(
-        _prompts(target, rows), [runtime.tokenize(prompt) for prompt in prompts], [found.text for found in generations]
-    )
-    found = compare(Side(prompts, reference["tokens"], reference["answers"]), candidate)
+    parity = recipe.export.parity
+    rows = rows_of(reference, "rows")
+    known = read_json(reference.path / _REFERENCE)
+    prompts, own = _prompts(source, rows), _prompts(target, rows)
+    generations = _generate(runtime, own, recipe.answers.max_new_tokens)
+    candidate = Side(own, [runtime.tokenize(prompt) for prompt in own], [found.text for found in generations])
+    found = compare(Side(prompts, known["tokens"], known["answers"]), candidate)
     expected = [str(row.answer) for row in rows]
-    before, after = (task.score(answers, expected)[task.primary_measure] for answers in (reference["answers"], candidate.answers))
+    before, after = (task.score(answers, expected)[task.primary_measure] for answers in (known["answers"], candidate.answers))
     problems = {
         "the chat template renders other bytes": not found.template_equal,
         "the tokenizer gives other ids": not found.tokens_equal,

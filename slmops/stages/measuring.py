@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from slmops.artifact import StageKey
 from slmops.config import Recipe
@@ -118,17 +120,13 @@ def load_system(name: str, measurement: StageResult) -> System:
     return System.load(name, measurement.artifact)
 
 
-def _running_cost(
-    recipe: Recipe, found: dict[str, float | list[float]], size: float, floor: StageResult | None
-) -> dict[str, float]:
-    latencies = found["latencies_ms"]
-    assert isinstance(latencies, list)
-    single, batched, process_mb = (found[name] for name in ("requests_per_s_single", "requests_per_s_batched", "process_mb"))
-    assert isinstance(single, float) and isinstance(batched, float) and isinstance(process_mb, int | float)
-    rate = max(single, batched)
+def _running_cost(recipe: Recipe, found: Mapping[str, Any], size: float, floor: StageResult | None) -> dict[str, float]:
+    latencies: list[float] = found["latencies_ms"]
+    rate = max(found["requests_per_s_single"], found["requests_per_s_batched"])
+    process_mb = float(found["process_mb"])
     measures = {
         "size_mb": size / 1e6,
-        "process_mb": float(process_mb),
+        "process_mb": process_mb,
         "latency_p50_ms": percentile(latencies, 0.5),
         "latency_p95_ms": percentile(latencies, 0.95),
         "requests_per_s": rate,

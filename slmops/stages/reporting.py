@@ -34,21 +34,23 @@ _SHOWN_DISAGREEMENTS = 10
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that was converted, packaged, measured and judged; without bundle and system where no scheme passed.
+    """A model that was converted, packaged, measured and judged; without scheme, bundle and system where no scheme agreed.
 
     Args:
         name: Row of the model it was made of.
-        export: Its export stage.
+        scheme: How its weights are stored.
         bundle: Its package.
         system: The package as measured.
         results: Verdicts of the gates.
+        attempts: The report's lines about every scheme that was tried.
     """
 
     name: str
-    export: StageResult
+    scheme: str | None
     bundle: StageResult | None
     system: System | None
     results: tuple[GateResult, ...]
+    attempts: list[dict[str, Any]]
 
     @property
     def verdict(self) -> Verdict:
@@ -126,7 +128,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         "differences": differences,
         "headline": _headline(systems.get("packaged"), teacher, recipe.evaluation.targets),
         "export": [
-            {"model": candidate.name, "attempts": candidate.export.facts["attempts"], "chosen": candidate.export.facts["chosen"]}
+            {"model": candidate.name, "attempts": candidate.attempts, "chosen": candidate.scheme}
             for candidate in comparison.candidates
         ],
         "data": {
@@ -225,7 +227,7 @@ def _verdict(comparison: Comparison, systems: Mapping[str, System], against_cont
     faster = systems["teacher"].measures["latency_p50_ms"] / chosen.system.measures["latency_p50_ms"]
     sentence += f". What is packaged keeps {kept:.0%} of the teacher's accuracy and answers {faster:.1f} times as fast."
     passed = [r.gate for r in chosen.results]
-    why = f"{chosen.name} ({chosen.export.facts['chosen']}) is the most accurate model that passes " + (
+    why = f"{chosen.name} ({chosen.scheme}) is the most accurate model that passes " + (
         f"all gates: {', '.join(passed)}." if passed else "(the recipe has no gates)."
     )
     return {"word": word, "sentence": sentence, "packaged": chosen.name, "why": why}

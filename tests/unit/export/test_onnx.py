@@ -97,7 +97,7 @@ def test_a_longer_context_than_the_models_is_refused_and_leaves_nothing(model, t
 def test_a_failure_shows_the_end_of_the_builders_log(model, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "config.json").write_text('{"model_type": "llama", "architectures": ["NoSuchModel"]}')
+    (broken / "config.json").write_text('{"model_type": "llama", "architectures": ["NoSuchModel"], "max_position_embeddings": 256}')
     with pytest.raises(ModelError, match=r"(?s)builder failed.*out\.log"):
         export_onnx(broken, tmp_path / "out", "int4", max_length=64)
     assert not (tmp_path / "out").exists()

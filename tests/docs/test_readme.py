@@ -1,0 +1,59 @@
+"""The README's commands run, its figures' commands exist, and its map matches the tree."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from slmops.files import write_jsonl
+from slmops.testing.tiny import save_tiny_model
+from tests.pipeline.conftest import slmops
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    ")]
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = [command.split()[1] for command in COMMANDS if command.startswith("make ")]
+    assert {"demo", "test"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with what the README's commands name: rows, a model, a recipe."""
+    rows = [{"text": f"where is parcel {n}", "label": "delivery"} for n in range(20)]
+    rows += [{"text": f"refund order {n}", "label": "refund"} for n in range(20)]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    save_tiny_model(tmp_path / "teacher")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("slmops ")])
+def test_commands_of_the_readme_run(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    arguments = ["teacher" if word == "smollm2-135m-instruct" else word for word in shlex.split(command)[1:]]
+    arguments = ["support-routing" if word == "RECIPE" else word for word in arguments]
+    if arguments[0] in ("distill", "run"):
+        done = slmops(*arguments, *([] if "--plan" in arguments else ["--plan"]))
+        assert done.returncode == 0, done.stderr
+        assert "distilled" in done.stdout
+    elif arguments[0] in ("serve", "ask"):
+        done = slmops(*arguments)
+        assert done.returncode == 2
+        assert "there is no such folder" in done.stderr
+    else:
+        assert slmops(*arguments).returncode == 0
+
+
+def test_the_map_names_the_folders_of_the_package() -> None:
+    folders = {path.name for path in (ROOT / "slmops").iterdir() if path.is_dir() and not path.name.startswith("__")}
+    mapped = set(re.findall(r"\b([a-z_]+)/", README.partition("## Map")[2]))
+    assert folders <= mapped, folders - mapped
