@@ -1,6 +1,6 @@
 """The recipe ``support-routing`` on real messages: intents of Banking77 in place of the generated ones.
 
-    python benchmarks/banking77.py --data PATH/TO/intent_banking77 [--intents 16] [--labelled 8] [--json]
+    python benchmarks/banking77.py --data PATH/TO/intent_banking77 [--intents 16] [--labelled 8] [--json] [KEY=VALUE ...]
 
 The data set (Casanueva et al. 2020, CC BY 4.0) is two CSV files, ``train.csv`` and ``test.csv``, with the columns ``text``
 and ``category``. Of each chosen intent so many training rows keep their label; the others lose it and become the pool.
@@ -28,10 +28,10 @@ _SPLITS = ("train", "pool", "validation", "test")
 def main() -> None:
     """Make the splits, run the recipe on them, and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/intent_banking77"), help="folder with train.csv and test.csv")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train.csv and test.csv")
     parser.add_argument("--output_path", type=Path, default=Path("runs/banking77"))
     parser.add_argument("--intents", type=int, default=16, help="how many, in the order of a hash of their names")
-    parser.add_argument("--labelled", type=int, default=8, help="training rows an intent that keep their label; a quarter as many more validate")
+    parser.add_argument("--labelled", type=int, default=8, help="rows an intent that keep their label; a quarter as many validate")
     parser.add_argument("--json", action="store_true", help="print the report and the speedup as one JSON object")
     options, overrides = parser.parse_known_args()
     if not (options.data / "train.csv").is_file():

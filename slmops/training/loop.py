@@ -101,7 +101,7 @@ def train(
     checkpoint = _newest_checkpoint(work)
     started = time.monotonic()
     with progress(what, steps, "updates", done=_step_of(checkpoint)) as advance:
-        watcher = _Watcher(advance, steps, section.checkpoint_seconds, checked, pad_id)
+        watcher = _Watcher(advance, steps, section, checked, pad_id)
         trainer = _Trainer(
             model=model,
             args=_arguments(work, steps, section, seed),
@@ -159,10 +159,11 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]
 class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]
     """Shows progress, asks for checkpoints by the clock, measures the validation loss and stops on a loss that is not finite."""
 
-    def __init__(self, advance: Advance, steps: int, checkpoint_seconds: float, validation: Sequence[Encoded], pad_id: int) -> None:
+    def __init__(self, advance: Advance, steps: int, section: TrainingSection, validation: Sequence[Encoded], pad_id: int) -> None:
         self._advance = advance
         self._every = max(1, steps // _CURVE_POINTS)
-        self._checkpoint_seconds = checkpoint_seconds
+        self._checkpoint_seconds = section.checkpoint_seconds
+        self._dtype = autocast_type(section.precision)
         self._validation, self._pad_id = validation, pad_id
         self._last_save = time.monotonic()
 
@@ -182,15 +183,15 @@ class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]
         if loss != loss or abs(loss) == float("inf"):
             raise TrainingError(f"the loss is {loss} at update {state.global_step}", fix="lower learning_rate")
         if self._validation:
-            entry["validation"] = _validation_loss(kwargs["model"], self._validation, self._pad_id)
+            entry["validation"] = _validation_loss(kwargs["model"], self._validation, self._pad_id, self._dtype)
 
 
-def _validation_loss(model: Any, rows: Sequence[Encoded], pad_id: int) -> float:
+def _validation_loss(model: Any, rows: Sequence[Encoded], pad_id: int, dtype: torch.dtype | None) -> float:
     """Mean cross-entropy of the answers' tokens, in nats."""
     was_training = model.training
     model.eval()
     total, count = 0.0, 0
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not None):
         for start in range(0, len(rows), _VALIDATION_BATCH):
             answers = answers_of(model, collate(rows[start : start + _VALIDATION_BATCH], pad_id))
             total += float(torch.nn.functional.cross_entropy(answers.logits, answers.labels, reduction="sum"))

@@ -25,7 +25,7 @@ STAGES = (
     "control",
     "floor.torch",
     "measure.teacher",
-    "export.teacher-quantized",
+    "export.teacher-quantized.int4",
     "report",
 )
 _PATIENCE_SECONDS = 120
@@ -35,7 +35,12 @@ def kill_in(stage: str, recipe: Path, delay: float) -> bool:
     """Run until a stage says it started, wait a little, kill the whole process group; whether it got that far."""
     command = [sys.executable, "-m", "slmops", "run", str(recipe)]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "2"}
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
     )
     watchdog = threading.Timer(_PATIENCE_SECONDS, lambda: os.killpg(process.pid, signal.SIGKILL))
     watchdog.start()

@@ -40,7 +40,10 @@ def write_recipe(folder: Path, model: Path, **changes: object) -> Path:
         "task_type": "classification",
         "output_path": str(folder / "out"),
         "data": {"source": {"name": "files", **{split: str(file) for split, file in files.items()}}},
-        "teacher": {"model": str(model), "tune": {"learning_rate": 0.003, "max_steps": 120, "batch_size": 8, "checkpoint_seconds": 0.3}},
+        "teacher": {
+            "model": str(model),
+            "tune": {"learning_rate": 0.003, "max_steps": 120, "batch_size": 8, "checkpoint_seconds": 0.3},
+        },
         "answers": {"chunk_rows": 16, "max_new_tokens": 12},
         "signals": {"k": 8},
         "student": {"layers": 2},
