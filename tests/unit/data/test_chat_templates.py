@@ -26,6 +26,7 @@ ELABORATE = """\
 {% for message in messages %}
     {%- if message.role == 'system' %}{% set state.system = true %}{% continue %}{% endif %}
 [{{ loop.index }}|{{ message['role'] | upper }}] {{ message['content'] | trim }} {{ message | tojson }}
+    {% if loop.first %}first{% endif %}
     {%- if loop.last %}
 
 {{ eos_token }}{% break %}

@@ -71,8 +71,11 @@ def test_the_loss_falls_and_the_result_is_a_model_with_its_tokenizer(run: Train,
     assert (right == expected).float().mean() > 0.7
 
 
-def test_the_validation_loss_is_the_mean_over_answer_tokens(run: Train, template: Template, tmp_path: Path) -> None:
-    (*_, last) = run(max_steps=2, validation=ROWS[:5]).curve
+@pytest.mark.parametrize("lora", [None, LoraSection(dropout=0.5)])
+def test_the_validation_loss_is_the_mean_over_answer_tokens_without_dropout(
+    run: Train, template: Template, tmp_path: Path, lora: LoraSection | None
+) -> None:
+    (*_, last) = run(learning_rate=1e-2, validation=ROWS[:5], lora=lora).curve
     model = load_model(tmp_path / "model")
     with torch.no_grad():
         answers = answers_of(model, collate([template.encode(row) for row in ROWS[:5]], 2))
