@@ -94,7 +94,10 @@ class StudentSection(Section):
     """The model that learns."""
 
     model: str | None = Field(None, description="Catalogue name, folder, .gguf file or hub id; absent: the teacher's")
-    layers: int | None = Field(None, ge=2, description="Cut it to so many layers, evenly spread; absent: all")
+    layers: int | None = Field(None, ge=2, description="Cut it to so many layers; absent: all")
+    keep: Literal["first", "uniform"] = Field(
+        "first", description="Which layers a cut keeps: the first ones, or evenly spread ones"
+    )
 
 
 class ParitySection(Section):

@@ -19,7 +19,7 @@ from slmops.stages.measuring import load_system, measure_floor, measure_model
 from slmops.stages.preparing import prepare_data
 from slmops.stages.reporting import Candidate, Comparison, write_report
 from slmops.stages.rows import STUDENTS
-from slmops.stages.teaching import adopt_model, answer, take_signals, train_model, tune_teacher
+from slmops.stages.teaching import answer, cut_student, take_signals, train_model, tune_teacher
 from slmops.workspace import StageResult, Step, Undecided, Workspace, link_or_copy, remove_tree
 
 PACKAGE = "package"
@@ -110,7 +110,7 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     teacher = tune_teacher(context, _at(teacher_base), data)
     answers = answer(context, teacher, data)
     signals = take_signals(context, teacher, data, answers)
-    untuned = adopt_model(context, "untuned", _at(student_base), recipe.student.layers)
+    untuned = cut_student(context, _at(student_base))
     start = ModelAt(untuned.path / MODEL, untuned.id)
     plain = recipe.training.model_copy(update={"objectives": ({"name": "cross_entropy"},)})
     distilled = train_model(context, "distilled", start, {"data": data, "answers": answers, "signals": signals}, recipe.training)

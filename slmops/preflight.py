@@ -5,13 +5,15 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from slmops.config import Recipe, plugin
-from slmops.errors import MissingExtraError, UsageError, nearest
+from slmops.errors import ConfigError, MissingExtraError, UsageError, nearest
 from slmops.evaluation.gates import Gate
 from slmops.export.onnx import SCHEMES
 from slmops.models.fit import Purpose, check_disk, check_fits
+from slmops.models.load import read_config
 from slmops.models.resolve import ResolvedModel
 from slmops.models.sizes import parameters_after_cut
 from slmops.runtimes.base import RUNTIMES
+from slmops.stages.rows import ROWS
 from slmops.tasks.base import TASKS
 from slmops.training.registry import OBJECTIVES
 
@@ -37,8 +39,11 @@ def check_names(recipe: Recipe) -> None:
         for name in names:
             if name not in known:
                 raise UsageError(f"unknown name {name!r}", where=where, fix=nearest(name, known))
+    rows = [row.name for row in ROWS if row.name != "packaged"]
     for text in recipe.gates:
-        Gate.parse(text)
+        row = Gate.parse(text).relative_to
+        if row is not None and row not in rows:
+            raise UsageError(f"no row {row!r} in the comparison", where=f"gate {text!r}", fix=nearest(row, rows))
 
 
 def check_extras(recipe: Recipe) -> None:
@@ -55,13 +60,17 @@ def check_extras(recipe: Recipe) -> None:
 
 
 def check_machine(recipe: Recipe, teacher: ResolvedModel, student: ResolvedModel) -> None:
-    """Refuse what does not fit into this machine's memory or on its disk.
+    """Refuse what does not fit: more layers than there are, too little memory or disk.
 
     Raises:
+        ConfigError: The student has fewer layers than it should be cut to.
         ResourceError: Says how much is needed and how much there is.
     """
-    tune = recipe.teacher.tune
-    cut = parameters_after_cut(student, recipe.student.layers)
+    tune, layers = recipe.teacher.tune, recipe.student.layers
+    total = int(read_config(student.path)["num_hidden_layers"])
+    if layers is not None and layers > total:
+        raise ConfigError(f"{student.reference} has {total} layers, not {layers}", where="student.layers", fix=f"give 2 to {total}")
+    cut = parameters_after_cut(student, layers)
     purpose: Purpose = "inference" if tune is None else "training-lora" if tune.lora else "training-full"
     check_fits(teacher.parameters, purpose, what=f"the teacher {teacher.reference}")
     check_fits(cut, "training-lora" if recipe.training.lora else "training-full", what=f"the student {student.reference}")

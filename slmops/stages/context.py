@@ -40,7 +40,7 @@ class Context:
     def template_key(self) -> dict[str, Any]:
         """What of the recipe decides how rows are rendered, for stage keys."""
         choice = self.recipe.chat_template
-        content = Path(choice).read_text(encoding="utf-8") if choice.endswith(".jinja") and Path(choice).is_file() else None
+        content = Path(choice).read_text(encoding="utf-8") if Path(choice).is_file() else None
         return {"chat_template": content or choice, "text_template": self.text_template}
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slmops.artifact import StageKey
-from slmops.config import TrainingSection
+from slmops.config import StudentSection, TrainingSection
 from slmops.files import write_json, write_jsonl
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.workspace import Made, StageResult, link_or_copy
@@ -22,9 +22,16 @@ def tune_teacher(context: Context, base: ModelAt, data: StageResult) -> StageRes
     return train_model(context, "teacher", base, {"data": data}, tune) if tune else adopt_model(context, "teacher", base)
 
 
-def adopt_model(context: Context, stage: str, base: ModelAt, layers: int | None = None) -> StageResult:
+def cut_student(context: Context, base: ModelAt) -> StageResult:
+    """The student before any training: a model as it is, or a shallower cut of it."""
+    return adopt_model(context, "untuned", base, context.recipe.student)
+
+
+def adopt_model(context: Context, stage: str, base: ModelAt, cut: StudentSection | None = None) -> StageResult:
     """A model as it is, or a shallower cut of it, with the recipe's chat template."""
-    key = StageKey(stage, "model", 1, {"layers": layers, **context.template_key}, {"base": base.id})
+    layers = cut.layers if cut else None
+    shape = {"layers": layers, "keep": cut.keep} if cut and layers else {"layers": None}
+    key = StageKey(stage, "model", 1, {**shape, **context.template_key}, {"base": base.id})
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.models.depth import cut_depth, uniform_layers
@@ -32,13 +39,13 @@ def adopt_model(context: Context, stage: str, base: ModelAt, layers: int | None 
 
         target = folder / MODEL
         facts: dict[str, object] = {}
-        if layers is None:
+        if cut is None or layers is None:
             for pattern in ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"):
                 for file in base.path.glob(pattern):
-                    (target / file.name).unlink(missing_ok=True)
                     link_or_copy(file, target / file.name)
         else:
-            keep = uniform_layers(int(read_config(base.path)["num_hidden_layers"]), layers)
+            total = int(read_config(base.path)["num_hidden_layers"])
+            keep = uniform_layers(total, layers) if cut.keep == "uniform" else list(range(layers))
             cut_depth(base.path, target, keep)
             facts["kept_layers"] = keep
         context.template(base.path).save(target)

@@ -13,7 +13,7 @@ import pytest
 from slmops.testing.tiny import save_tiny_model
 from tests.pipeline.tiny_line import write_recipe
 
-REFUSE_SOCKETS = '''
+REFUSE_SOCKETS = """
 import os, socket
 
 _connect, _lookup = socket.socket.connect, socket.getaddrinfo
@@ -35,7 +35,7 @@ def getaddrinfo(host, *rest, **options):
     return _lookup(host, *rest, **options)
 
 socket.socket.connect, socket.getaddrinfo = connect, getaddrinfo
-'''
+"""
 
 
 @dataclass(frozen=True)
