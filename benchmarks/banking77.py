@@ -1,6 +1,6 @@
 """The recipe ``support-routing`` on real messages: intents of Banking77 in place of the generated ones.
 
-    python benchmarks/banking77.py --data PATH/TO/intent_banking77 [--intents 16] [--labelled 8] [--json] [KEY=VALUE ...]
+    python benchmarks/banking77.py --data PATH/TO/intent_banking77 [--intents 12] [--labelled 8] [--pool 75] [--json] [KEY=VALUE ...]
 
 The data set (Casanueva et al. 2020, CC BY 4.0) is two CSV files, ``train.csv`` and ``test.csv``, with the columns ``text``
 and ``category``. Of each chosen intent so many training rows keep their label; the others lose it and become the pool.
@@ -30,13 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train.csv and test.csv")
     parser.add_argument("--output_path", type=Path, default=Path("runs/banking77"))
-    parser.add_argument("--intents", type=int, default=16, help="how many, in the order of a hash of their names")
+    parser.add_argument("--intents", type=int, default=12, help="how many, in the order of a hash of their names")
     parser.add_argument("--labelled", type=int, default=8, help="rows an intent that keep their label; a quarter as many validate")
+    parser.add_argument("--pool", type=int, default=75, help="rows an intent that lose their label")
     parser.add_argument("--json", action="store_true", help="print the report and the speedup as one JSON object")
     options, overrides = parser.parse_known_args()
     if not (options.data / "train.csv").is_file():
         sys.exit(f"no train.csv in {options.data}: give the folder of Banking77 with --data")
-    files = write_splits(options.data, options.output_path / "data", options.intents, options.labelled)
+    files = write_splits(options.data, options.output_path / "data", options.intents, options.labelled, options.pool)
     source = json.dumps({"name": "files", **{split: str(file) for split, file in files.items()}})
     values = [f"data.source={source}", f"output_path={options.output_path}", "name=banking77", *overrides]
     outcome = run(load_recipe(find_recipe("support-routing"), values))
@@ -44,7 +45,7 @@ def main() -> None:
     print(json.dumps({"speedup": speedup(report), "report": report}) if options.json else render_table(report))
 
 
-def write_splits(data: Path, folder: Path, intents: int, labelled: int) -> dict[str, Path]:
+def write_splits(data: Path, folder: Path, intents: int, labelled: int, pool: int) -> dict[str, Path]:
     """One JSON-lines file a split; which rows keep their label is decided by a hash of their text."""
     train, test = read(data / "train.csv"), read(data / "test.csv")
     chosen = sorted({label for _, label in train}, key=rank)[:intents]
@@ -52,7 +53,7 @@ def write_splits(data: Path, folder: Path, intents: int, labelled: int) -> dict[
     for label in chosen:
         texts = sorted((text for text, own in train if own == label), key=rank)
         held_out = max(1, labelled // 4)
-        for number, text in enumerate(texts):
+        for number, text in enumerate(texts[: held_out + labelled + pool]):
             split = "validation" if number < held_out else "train" if number < held_out + labelled else "pool"
             splits[split].append({"text": text} if split == "pool" else {"text": text, "label": label})
         splits["test"] += [{"text": text, "label": label} for text, own in test if own == label]

@@ -28,7 +28,8 @@ from slmops.workspace import Workspace
 app = new_app()
 
 _UPDATES = 200
-_SHALLOW_SHARE = 8 / 30
+_LEAST_LAYERS = 2
+_SHALLOW_SHARE = 6 / 30
 """Share of the teacher's layers that a student keeps where nobody says; docs/experiments.md has the trial."""
 
 
@@ -64,6 +65,7 @@ def distill(
     source |= {name: value for name, value in options.items() if value is not None}
     model = find(teacher) if plan else resolve(teacher)
     layers = student_layers or (_shallow(model) if student in (None, teacher) else None)
+    later = layers is None and student in (None, teacher)
     recipe = build(
         Recipe,
         {
@@ -81,14 +83,15 @@ def distill(
     )
     base = model if student in (None, teacher) else find(str(student))
     rows = open_source(Context(recipe, Workspace(output_path))).read()
-    needs = estimate(recipe, rows, parameters_after_cut(model, None), parameters_after_cut(base, layers), matmul_rate())
+    trained = parameters_after_cut(base, _LEAST_LAYERS if later else layers)
+    needs = estimate(recipe, rows, parameters_after_cut(model, None), trained, matmul_rate())
     if plan and as_json:
         stages = [asdict(step) for step in plan_run(recipe)]
         facts = {"data": detected.describe(), "needs": asdict(needs), "recipe": recipe.model_dump(mode="json"), "stages": stages}
         print(json.dumps(facts, ensure_ascii=False))
         return
     say(detected.describe())
-    say(_choices(recipe, model, base))
+    say(_choices(recipe, model, base, later))
     say(f"It will need {needs.describe()}.")
     if plan:
         print_plan(plan_run(recipe))
@@ -121,11 +124,13 @@ def _shallow(model: ResolvedModel | Pending) -> int | None:
     """Layers of a cut of the teacher; not known before the teacher is on this machine."""
     if isinstance(model, Pending):
         return None
-    return max(2, round(_SHALLOW_SHARE * int(read_config(model.path)["num_hidden_layers"])))
+    return max(_LEAST_LAYERS, round(_SHALLOW_SHARE * int(read_config(model.path)["num_hidden_layers"])))
 
 
-def _choices(recipe: Recipe, teacher: ResolvedModel | Pending, student: ResolvedModel | Pending) -> str:
+def _choices(recipe: Recipe, teacher: ResolvedModel | Pending, student: ResolvedModel | Pending, later: bool) -> str:
     shape = f"cut to {recipe.student.layers} layers" if recipe.student.layers else "as it is"
+    if later:
+        shape = "cut to about a fifth of its layers (how many is known once it is here)"
     if isinstance(teacher, Pending):
         size = f"{teacher.download_mb:,.0f} MB" if teacher.download_mb is not None else "its size is known to the hub alone"
         fetched = f" (to be fetched first: {size})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 
 from slmops import __version__
 from slmops.artifact import StageKey
+from slmops.data.prepare import question_key
+from slmops.data.rows import Row
 from slmops.evaluation.gates import GateResult, Verdict, overall
 from slmops.evaluation.measures import MEASURES
 from slmops.evaluation.stats import RESAMPLES, paired, wilson
@@ -135,7 +137,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             "counts": facts["rows"],
             "rejected": facts["rejected"],
             "labels": [{"label": label, "train": n["train"], "test": n["test"]} for label, n in (facts["labels"] or {}).items()],
-            "overlap": 0,
+            "overlap": _overlap(data, test),
         },
         "answers": {
             "answered": answers["answered"],
@@ -286,7 +288,13 @@ def _confusion(systems: Mapping[str, System], context: Context, data: StageResul
     return {"row": name, "labels": shown, "matrix": matrix}
 
 
-def _disagreements(systems: Mapping[str, System], test: list[Any]) -> list[dict[str, str]]:
+def _overlap(data: StageResult, test: Sequence[Row]) -> int:
+    """Test questions that also stand in another split; the data stage removes them, so anything but 0 is a fault."""
+    seen = {question_key(row) for name in ("train", "pool", "validation") for row in rows_of(data, name)}
+    return sum(question_key(row) in seen for row in test)
+
+
+def _disagreements(systems: Mapping[str, System], test: Sequence[Row]) -> list[dict[str, str]]:
     name = "packaged" if "packaged" in systems else "distilled"
     teacher, ours = systems["teacher"], systems[name]
     found = [

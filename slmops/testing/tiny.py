@@ -49,7 +49,9 @@ def tiny_tokenizer(vocab_size: int = 384) -> PreTrainedTokenizerFast:
     return fast
 
 
-def save_tiny_model(path: Path, *, layers: int = 4, hidden: int = 64, seed: int = 0, vocab_size: int = 384) -> Path:
+def save_tiny_model(
+    path: Path, *, layers: int = 4, hidden: int = 64, seed: int = 0, vocab_size: int = 384, context: int = 256
+) -> Path:
     """Write a random Llama with tied embeddings and its tokenizer to ``path`` (Hugging Face layout) and return it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -62,7 +64,7 @@ def save_tiny_model(path: Path, *, layers: int = 4, hidden: int = 64, seed: int 
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 from slmops.files import write_jsonl
-from slmops.testing.tiny import save_tiny_model
 from tests.pipeline.conftest import slmops
 
 ROOT = Path(__file__).parents[2]
@@ -26,12 +26,12 @@ def test_make_targets_of_the_readme_exist() -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, tiny_model: Path) -> Path:
     """A folder with what the README's commands name: rows, a model, a recipe."""
     rows = [{"text": f"where is parcel {n}", "label": "delivery"} for n in range(20)]
     rows += [{"text": f"refund order {n}", "label": "refund"} for n in range(20)]
     write_jsonl(tmp_path / "train.jsonl", rows)
-    save_tiny_model(tmp_path / "teacher")
+    shutil.copytree(tiny_model, tmp_path / "teacher")
     return tmp_path
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from slmops.testing.tiny import save_tiny_model
 from tests.pipeline.tiny_line import write_recipe
 
 REFUSE_SOCKETS = """
@@ -61,11 +60,6 @@ def slmops(*arguments: object, **environment: str) -> subprocess.CompletedProces
         env={**os.environ, "OMP_NUM_THREADS": "2", **environment},
         check=False,
     )
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="session")
