@@ -1,6 +1,6 @@
 """The recipe ``support-routing`` on real messages: intents of Banking77 in place of the generated ones.
 
-    python benchmarks/banking77.py --data PATH/TO/intent_banking77 [--intents 12] [--labelled 8] [--pool 75] [--json] [KEY=VALUE ...]
+    python benchmarks/banking77.py --data PATH/TO/intent_banking77 [--json] [KEY=VALUE ...]
 
 The data set (Casanueva et al. 2020, CC BY 4.0) is two CSV files, ``train.csv`` and ``test.csv``, with the columns ``text``
 and ``category``. Of each chosen intent so many training rows keep their label; the others lose it and become the pool.

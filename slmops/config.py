@@ -113,7 +113,10 @@ class ExportSection(Section):
 
     runtime: str = Field("ort-genai", description="Engine to convert for")
     schemes: tuple[str, ...] = Field(
-        ("int4", "int4-mixed", "w8a8", "int8"), min_length=1, description="Tried in this order until one passes"
+        ("int4", "int4-mixed", "w8a8", "int8"), min_length=1, description="For students: tried in this order until one passes"
+    )
+    teacher_schemes: tuple[str, ...] = Field(
+        ("w8a8", "int8"), min_length=1, description="For the quantized teacher, which fewer bits cost more: the same"
     )
     max_length: int = Field(512, ge=32, description="Prompt and answer together, in tokens, that the packaged model accepts")
     parity: ParitySection = ParitySection()

@@ -181,7 +181,7 @@ def _candidate(
     reference = reference_answers(context, name, model, data, answers)
     attempts: list[dict[str, Any]] = []
     found: list[Candidate] = []
-    for scheme in recipe.export.schemes:
+    for scheme in recipe.export.teacher_schemes if name == QUANTIZED else recipe.export.schemes:
         exported = export_model(context, name, model, reference, data, scheme)
         attempts.append(dict(exported.facts))
         if not exported.facts["passed"]:

@@ -33,7 +33,7 @@ def check_names(recipe: Recipe) -> None:
     for where, names, known in (
         ("task_type", [recipe.task_type], TASKS.names()),
         ("training.objectives", objectives, OBJECTIVES.names()),
-        ("export.schemes", list(recipe.export.schemes), list(SCHEMES)),
+        ("export.schemes", [*recipe.export.schemes, *recipe.export.teacher_schemes], list(SCHEMES)),
         ("export.runtime", [recipe.export.runtime], RUNTIMES.names()),
     ):
         for name in names:

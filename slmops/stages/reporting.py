@@ -319,7 +319,7 @@ def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageRes
     for candidate in comparison.candidates:
         if candidate is not comparison.chosen:
             failed = [f"{r.gate} ({r.detail})" for r in candidate.results if r.verdict != "passed"]
-            reason = f"does not pass {'; '.join(failed)}" if failed else "passes the gates and is less accurate"
+            reason = f"does not pass {'; '.join(failed)}" if failed else "passes the gates and is not more accurate"
             notes.append(f"Not packaged: {candidate.name} {reason}.")
         note = candidate.bundle.facts.get("foundry_note") if candidate.bundle and candidate is comparison.chosen else None
         if note:

@@ -17,7 +17,7 @@ SMALL = (
     "signals.k=4",
     "student.layers=2",
     "training.epochs=1",
-    "export={schemes: [int4], max_length: 512, parity: {rows: 8, min_agreement: 0, max_drop: 1}}",
+    "export={schemes: [int4], teacher_schemes: [int4], max_length: 512, parity: {rows: 8, min_agreement: 0, max_drop: 1}}",
     "evaluation={latency_requests: 5, batch_size: 8}",
     "gates=[]",
 )

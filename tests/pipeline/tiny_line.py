@@ -54,7 +54,12 @@ def write_recipe(folder: Path, model: Path, **changes: object) -> Path:
             "checkpoint_seconds": 0.3,
             "objectives": [{"name": "cross_entropy", "weight": 0.3}, {"name": "forward_kl", "weight": 0.7}],
         },
-        "export": {"max_length": 128, "schemes": ["int4", "int8"], "parity": {"rows": 20, "min_agreement": 0.8, "max_drop": 0.2}},
+        "export": {
+            "max_length": 128,
+            "schemes": ["int4", "int8"],
+            "teacher_schemes": ["int4"],
+            "parity": {"rows": 20, "min_agreement": 0.8, "max_drop": 0.2},
+        },
         "evaluation": {"latency_requests": 5, "batch_size": 4},
         "gates": ["accuracy >= 0.5 * teacher"],
         **changes,
