@@ -71,6 +71,6 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_weights(finished: Run, t
     output = tmp_path / "out"
     for stage in ("teacher", "distilled", "answers-only", "control"):
         assert weights(output, stage) == weights(finished.output, stage), stage
-    answers = [next((folder / "artifacts").glob("answers-*")) / "answers.jsonl" for folder in (output, finished.output)]
+    answers = [next((folder / "artifacts").glob("answers-[0-9a-f]*")) / "answers.jsonl" for folder in (output, finished.output)]
     lines = [[line.split('"origin"')[0] for line in file.read_text().splitlines()] for file in answers]
     assert lines[0] == lines[1]

@@ -70,14 +70,6 @@ def test_a_changed_value_touches_exactly_the_stages_that_read_it(finished: Run) 
     assert steps["distilled"]["why"] == "learning_rate: 0.003 → 0.002"
 
 
-def test_answers_that_are_no_label_are_kept_with_their_reason(finished: Run) -> None:
-    (folder,) = (finished.output / "artifacts").glob("answers-*")
-    facts = Artifact.load(folder, "answers").manifest.facts
-    rejected = [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
-    assert len(rejected) == facts["rejected"]
-    assert all(row["reason"].startswith("not a label") for row in rejected)
-
-
 def test_the_package_is_a_folder_for_foundry_local(finished: Run) -> None:
     package = finished.output / "package"
     assert (package / "genai_config.json").is_file()
