@@ -173,7 +173,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
 
 def _row(info: RowInfo, system: System, teacher: System, comparison: Comparison, confidence: float) -> dict[str, Any]:
     measures: dict[str, float | None] = {name: system.measures.get(name) for name in MEASURES}
-    measures["share_of_teacher"] = system.accuracy / teacher.accuracy if teacher.accuracy else None
+    measures["share_of_teacher"] = _kept(system, teacher)
     candidates = {candidate.name: candidate for candidate in comparison.candidates}
     judged = comparison.chosen if info.name == "packaged" else candidates.get(info.name)
     note = f"{info.note}: {judged.name}" if info.name == "packaged" and judged else info.note
@@ -225,9 +225,10 @@ def _verdict(comparison: Comparison, systems: Mapping[str, System], against_cont
             "packaged": None,
             "why": f"No model passes the gates ({reasons}).",
         }
-    kept = chosen.system.accuracy / systems["teacher"].accuracy
+    kept = _kept(chosen.system, systems["teacher"])
     faster = systems["teacher"].measures["latency_p50_ms"] / chosen.system.measures["latency_p50_ms"]
-    sentence += f". What is packaged keeps {kept:.0%} of the teacher's accuracy and answers {faster:.1f} times as fast."
+    share = f"keeps {kept:.0%} of the teacher's accuracy" if kept is not None else "has a teacher that is never right"
+    sentence += f". What is packaged {share} and answers {faster:.1f} times as fast."
     passed = [r.gate for r in chosen.results]
     why = f"{chosen.name} ({chosen.scheme}) is the most accurate model that passes " + (
         f"all gates: {', '.join(passed)}." if passed else "(the recipe has no gates)."
@@ -246,7 +247,7 @@ def _headline(packaged: System | None, teacher: System, targets: Mapping[str, fl
         return None if share is None else 100 * (1 - share)
 
     values: dict[str, tuple[float | None, str]] = {
-        "accuracy kept": (packaged.accuracy / teacher.accuracy if packaged and teacher.accuracy else None, "share"),
+        "accuracy kept": (_kept(packaged, teacher) if packaged else None, "share"),
         "latency": (less("latency_p50_ms"), "percent less"),
         "memory": (less("memory_mb"), "percent less"),
         "cost": (less("cost_per_million"), "percent less"),
@@ -286,6 +287,11 @@ def _confusion(systems: Mapping[str, System], context: Context, data: StageResul
     for row, answer in zip(rows_of(data, "test"), systems[name].answers, strict=True):
         matrix[place[str(row.answer).casefold()]][place.get(answer.strip().casefold(), len(labels))] += 1
     return {"row": name, "labels": shown, "matrix": matrix}
+
+
+def _kept(system: System, teacher: System) -> float | None:
+    """Share of the teacher's accuracy; unknown where the teacher is never right."""
+    return system.accuracy / teacher.accuracy if teacher.accuracy else None
 
 
 def _overlap(data: StageResult, test: Sequence[Row]) -> int:
