@@ -176,15 +176,20 @@ def _candidate(
     systems: dict[str, System],
     floor: StageResult,
 ) -> Candidate:
-    """The smallest scheme that keeps the model's answers and passes the gates, else the smallest that keeps the answers."""
+    """The smallest scheme that keeps the model's answers and passes the gates, else the smallest that keeps the answers.
+
+    The quantized teacher is a row of the table in any case: where no scheme keeps its answers, by the last one.
+    """
     recipe = context.recipe
     reference = reference_answers(context, name, model, data, answers)
     attempts: list[dict[str, Any]] = []
     found: list[Candidate] = []
-    for scheme in recipe.export.teacher_schemes if name == QUANTIZED else recipe.export.schemes:
+    schemes = recipe.export.teacher_schemes if name == QUANTIZED else recipe.export.schemes
+    for scheme in schemes:
         exported = export_model(context, name, model, reference, data, scheme)
         attempts.append(dict(exported.facts))
-        if not exported.facts["passed"]:
+        agrees = exported.facts["passed"]
+        if not agrees and not (name == QUANTIZED and scheme == schemes[-1]):
             continue
         row = f"{name}.{scheme}"
         bundle = package(context, row, exported, data)
@@ -194,6 +199,8 @@ def _candidate(
             "packaged", measure_model(context, row, bundle, data, runtime=runtime, floor=floor, parameters=parameters)
         )
         results = tuple(judge(gate, system, systems, recipe.evaluation.confidence) for gate in gates)
+        if not agrees:
+            results = (GateResult("export", "failed", exported.facts["why"]), *results)
         found.append(Candidate(name, scheme, bundle, system, results, attempts))
         if found[-1].verdict == "passed" or name == QUANTIZED:
             break
