@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 demo: $(STAMP)
 	$(BIN)/slmops run slmops/recipes/support-routing.yaml
-	$(BIN)/slmops ask runs/support-routing "Hi, I moved house last week. Can you send order 48213 to my new place instead?"
+	$(BIN)/slmops ask runs/support-routing "Where is my refund? I sent the shoes back two weeks ago."
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
