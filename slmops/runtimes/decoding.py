@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from slmops.errors import DataError
 from slmops.runtimes.base import Generation, Sampling
@@ -116,3 +116,24 @@ class Answer:
             # What was handed out cannot be taken back, should a tokenizer decode a whole differently from its parts.
             self._text = whole if whole.startswith(self._text[: self._taken]) else self._text
         return self._text
+
+
+def run_batch(answers: Sequence[Answer], tokens: Iterable[Sequence[int]]) -> list[Generation]:
+    """Feed the next token of every row to its answer, step by step, until all have ended."""
+    for step in tokens:
+        for answer, token in zip(answers, step, strict=True):
+            answer.push(token)
+        if all(answer.done for answer in answers):
+            break
+    return [answer.generation() for answer in answers]
+
+
+def run_stream(answer: Answer, tokens: Iterable[Sequence[int]]) -> Iterator[str | Generation]:
+    """The same for one row: pieces of text as they are certain, then the whole answer."""
+    for step in tokens:
+        answer.push(step[0])
+        if piece := answer.take():
+            yield piece
+        if answer.done:
+            break
+    yield answer.generation()

@@ -13,7 +13,7 @@ import numpy as np
 from slmops.errors import ModelError
 from slmops.files import read_json
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
-from slmops.runtimes.decoding import Answer, check_prompt
+from slmops.runtimes.decoding import Answer, check_prompt, run_batch, run_stream
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
 
@@ -86,12 +86,7 @@ class OrtGenaiRuntime:
         for group in self._groups(rows):
             batch = [rows[index] for index in group]
             answers = [Answer(self._decode, self._end_ids, sampling, len(row)) for row in batch]
-            for tokens in self._tokens(batch, sampling):
-                for answer, token in zip(answers, tokens, strict=True):
-                    answer.push(token)
-                if all(answer.done for answer in answers):
-                    break
-            found.update(zip(group, (answer.generation() for answer in answers), strict=True))
+            found.update(zip(group, run_batch(answers, self._tokens(batch, sampling)), strict=True))
         return [found[index] for index in range(len(rows))]
 
     def stream(self, prompt: str, sampling: Sampling) -> Iterator[str | Generation]:
@@ -102,13 +97,7 @@ class OrtGenaiRuntime:
         """
         row = self._checked(prompt, sampling)
         answer = Answer(self._decode, self._end_ids, sampling, len(row))
-        for tokens in self._tokens([row], sampling):
-            answer.push(tokens[0])
-            if piece := answer.take():
-                yield piece
-            if answer.done:
-                break
-        yield answer.generation()
+        yield from run_stream(answer, self._tokens([row], sampling))
 
     def _checked(self, prompt: str, sampling: Sampling) -> list[int]:
         ids = self.tokenize(prompt)

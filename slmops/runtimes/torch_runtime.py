@@ -11,7 +11,7 @@ import torch
 
 from slmops.models.load import context_length, load_model, load_tokenizer
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
-from slmops.runtimes.decoding import Answer, check_prompt
+from slmops.runtimes.decoding import Answer, check_prompt, run_batch, run_stream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,12 +65,7 @@ class TorchRuntime:
             return []
         batch = [self._checked(prompt, sampling) for prompt in prompts]
         answers = [Answer(self._decode, self._end_ids, sampling, len(ids)) for ids in batch]
-        for tokens in self._tokens(batch, sampling):
-            for answer, token in zip(answers, tokens, strict=True):
-                answer.push(token)
-            if all(answer.done for answer in answers):
-                break
-        return [answer.generation() for answer in answers]
+        return run_batch(answers, self._tokens(batch, sampling))
 
     def stream(self, prompt: str, sampling: Sampling) -> Iterator[str | Generation]:
         """Answer one prompt: pieces of text, then the whole :class:`Generation`.
@@ -80,13 +75,7 @@ class TorchRuntime:
         """
         ids = self._checked(prompt, sampling)
         answer = Answer(self._decode, self._end_ids, sampling, len(ids))
-        for tokens in self._tokens([ids], sampling):
-            answer.push(tokens[0])
-            if piece := answer.take():
-                yield piece
-            if answer.done:
-                break
-        yield answer.generation()
+        yield from run_stream(answer, self._tokens([ids], sampling))
 
     def _checked(self, prompt: str, sampling: Sampling) -> list[int]:
         ids = self.tokenize(prompt)
