@@ -24,7 +24,7 @@ from slmops.signals.store import SignalStore
 from slmops.signals.topk import TopK
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
 from slmops.training.forward import answers_of
-from slmops.training.machine import autocast_type, keep_freed_memory
+from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.objectives import WeightedSum
 
 _COMPLETE = "complete"
@@ -100,7 +100,7 @@ def train(
     checked = [template.encode(row) for row in validation]
     checkpoint = _newest_checkpoint(work)
     started = time.monotonic()
-    with progress(what, steps, "updates", done=_step_of(checkpoint)) as advance:
+    with same_sums(), progress(what, steps, "updates", done=_step_of(checkpoint)) as advance:
         watcher = _Watcher(advance, steps, section, checked, pad_id)
         trainer = _Trainer(
             model=model,

@@ -1,9 +1,12 @@
-"""What the processor offers a training run: a fast number type and an allocator that keeps its memory."""
+"""What the processor offers a training run: a fast number type, an allocator that keeps its memory, the same sums every time."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -18,6 +21,25 @@ def autocast_type(precision: str) -> torch.dtype | None:
     if precision == "bfloat16" or torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported():
         return torch.bfloat16
     return None
+
+
+@contextmanager
+def same_sums() -> Iterator[None]:
+    """Take the algorithms that add in one order, so that a run gives the same bits again with as many threads.
+
+    Without it PyTorch may add with atomics, and Intel's MKL may choose by how memory happens to be aligned. MKL reads its
+    setting at its first use in the process; a value the user set stays.
+    """
+    os.environ.setdefault("MKL_CBWR", "AUTO")
+    before, before_warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before_fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=before_warn)
+        torch.utils.deterministic.fill_uninitialized_memory = before_fill
 
 
 def keep_freed_memory() -> None:
