@@ -30,14 +30,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train.csv and test.csv")
     parser.add_argument("--output_path", type=Path, default=Path("runs/banking77"))
-    parser.add_argument("--intents", type=int, default=12, help="how many, in the order of a hash of their names")
+    parser.add_argument("--intents", type=int, default=12, help="how many")
+    parser.add_argument("--choose", choices=["alphabet", "hash"], default="alphabet", help="the first in which order of names")
     parser.add_argument("--labelled", type=int, default=8, help="rows an intent that keep their label; a quarter as many validate")
     parser.add_argument("--pool", type=int, default=75, help="rows an intent that lose their label")
     parser.add_argument("--json", action="store_true", help="print the report and the speedup as one JSON object")
     options, overrides = parser.parse_known_args()
     if not (options.data / "train.csv").is_file():
         sys.exit(f"no train.csv in {options.data}: give the folder of Banking77 with --data")
-    files = write_splits(options.data, options.output_path / "data", options.intents, options.labelled, options.pool)
+    files = write_splits(options.data, options.output_path / "data", options.choose, options.intents, options.labelled, options.pool)
     source = json.dumps({"name": "files", **{split: str(file) for split, file in files.items()}})
     values = [f"data.source={source}", f"output_path={options.output_path}", "name=banking77", *overrides]
     outcome = run(load_recipe(find_recipe("support-routing"), values))
@@ -45,10 +46,10 @@ def main() -> None:
     print(json.dumps({"speedup": speedup(report), "report": report}) if options.json else render_table(report))
 
 
-def write_splits(data: Path, folder: Path, intents: int, labelled: int, pool: int) -> dict[str, Path]:
+def write_splits(data: Path, folder: Path, choose: str, intents: int, labelled: int, pool: int) -> dict[str, Path]:
     """One JSON-lines file a split; which rows keep their label is decided by a hash of their text."""
     train, test = read(data / "train.csv"), read(data / "test.csv")
-    chosen = sorted({label for _, label in train}, key=rank)[:intents]
+    chosen = sorted({label for _, label in train}, key=rank if choose == "hash" else None)[:intents]
     splits: dict[str, list[dict[str, str]]] = {split: [] for split in _SPLITS}
     for label in chosen:
         texts = sorted((text for text, own in train if own == label), key=rank)

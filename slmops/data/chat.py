@@ -25,6 +25,13 @@ PLAIN = (
 )
 
 
+_ONE_USER_TURN = (
+    "{% if messages | length != 1 or messages[0]['role'] != 'user' %}"
+    "{{ raise_exception('this model was trained on single user messages; leave out system messages and earlier turns') }}"
+    "{% endif %}"
+)
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
     """Jinja text and the special tokens it may name.
@@ -122,17 +129,20 @@ class TextTemplate:
         return re.sub(r"\{(\w+)\}", lambda slot: values[slot.group(1)], self._prefix.rstrip(" "))
 
     def chat_template(self, bos_token: str = "", eos_token: str = "") -> ChatTemplate:
-        """The chat template that renders such a user turn as the literal text before the answer, and nothing else."""
+        """The chat template that renders such a user turn as the literal text before the answer, and nothing else.
+
+        It refuses other conversations: turns that the text has no place for would be dropped in silence.
+        """
         prefix = self._prefix
         stripped = prefix.rstrip(" ")
-        slot = "{{ messages[-1]['content'] }}"
+        slot = "{{ messages[0]['content'] }}"
         if len(self.fields) == 2:
             before, after = stripped.split("{" + self.fields[0] + "}", 1)
             body = "{{ " + _literal(before) + " }}" + slot + "{{ " + _literal(after) + " }}"
         else:
             body = slot
         start = "{{ bos_token }}" if bos_token else ""
-        return ChatTemplate(start + body, bos_token, eos_token, answer_prefix=prefix[len(stripped) :])
+        return ChatTemplate(_ONE_USER_TURN + start + body, bos_token, eos_token, answer_prefix=prefix[len(stripped) :])
 
 
 def template_text(value: Any) -> str | None:

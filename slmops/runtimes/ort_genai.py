@@ -39,7 +39,7 @@ def open_runtime(path: Path, *, threads: int | None = None) -> OrtGenaiRuntime:
     og.disable_telemetry_events()
     file = path / CONFIG
     if not file.is_file():
-        raise ModelError(f"no {CONFIG} here", where=str(path), fix="convert the model first: slmops auto-opt")
+        raise ModelError(f"no {CONFIG} here", where=str(path), fix="give the package folder of a finished run")
     try:
         settings = read_json(file)
         config = og.Config(str(path))

@@ -128,6 +128,12 @@ def test_several_slots_are_filled_in_the_user_turn() -> None:
     assert rendered(text, values) == ("Ann wrote: so glad!\nTone:", "  ")
 
 
+@pytest.mark.parametrize("turns", [TURNS, [{"role": "system", "content": "Be kind."}], [USER, USER], []])
+def test_a_text_template_refuses_turns_it_has_no_place_for(turns: list[dict[str, str]]) -> None:
+    with pytest.raises(DataError, match="leave out system messages and earlier turns"):
+        TextTemplate("{phrase} => {tone}").chat_template().render(turns)
+
+
 def test_a_slot_may_occur_twice_in_the_input() -> None:
     assert rendered("{phrase} | {phrase} ={tone}", {"phrase": "hi"}) == ("hi | hi =", "")
 
