@@ -28,7 +28,7 @@ from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.objectives import WeightedSum
 
 _COMPLETE = "complete"
-_CURVE_POINTS = 12
+_CURVE_POINTS = 8
 _VALIDATION_BATCH = 32
 
 
