@@ -31,14 +31,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train.csv and test.csv")
     parser.add_argument("--output_path", type=Path, default=Path("runs/banking77"))
     parser.add_argument("--intents", type=int, default=12, help="how many")
-    parser.add_argument("--choose", choices=["file", "hash"], default="file", help="the first in the file, or by a hash of their names")
+    parser.add_argument("--choose", choices=["file", "hash"], default="file", help="the first in the file, or by a hash")
     parser.add_argument("--labelled", type=int, default=8, help="rows an intent that keep their label; a quarter as many validate")
     parser.add_argument("--pool", type=int, default=75, help="rows an intent that lose their label")
     parser.add_argument("--json", action="store_true", help="print the report and the speedup as one JSON object")
     options, overrides = parser.parse_known_args()
     if not (options.data / "train.csv").is_file():
         sys.exit(f"no train.csv in {options.data}: give the folder of Banking77 with --data")
-    files = write_splits(options.data, options.output_path / "data", options.choose, options.intents, options.labelled, options.pool)
+    folder = options.output_path / "data"
+    files = write_splits(options.data, folder, options.choose, options.intents, options.labelled, options.pool)
     source = json.dumps({"name": "files", **{split: str(file) for split, file in files.items()}})
     values = [f"data.source={source}", f"output_path={options.output_path}", "name=banking77", *overrides]
     outcome = run(load_recipe(find_recipe("support-routing"), values))
