@@ -205,7 +205,7 @@ class FaultServer:
             more={"Retry-After": str(-int(-wait // 1)), "retry-after-ms": f"{wait * 1000:.0f}"},
         )
         now = time.monotonic()
-        self._quiet = (now + wait / 10, now + wait * 0.9)  # what was already on its way is not early
+        self._quiet = (now + wait / 2, now + wait * 0.9)  # what was already on its way is not early
         return stays
 
     def _fault(self, messages: Sequence[Mapping[str, str]]) -> str | None:
