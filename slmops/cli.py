@@ -16,6 +16,7 @@ VERBS = {
     "run": ("slmops.commands.run:app", "run or resume a recipe"),
     "recipes": ("slmops.commands.recipes:app", "list the recipes that come with the package, or show one"),
     "config": ("slmops.commands.config:app", "explain where each value of a recipe comes from"),
+    "generate": ("slmops.commands.generate:app", "let a teacher answer rows: stage 1 by itself"),
     "serve": ("slmops.commands.serve:app", "serve a model with the OpenAI API"),
     "ask": ("slmops.commands.ask:app", "serve a model for one question through the openai client"),
 }
@@ -34,6 +35,7 @@ _EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "openai": "client",
+    "anthropic": "api",
     "pyarrow": "parquet",
 }
 

@@ -209,6 +209,15 @@ def read_values(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError(f"not valid YAML: {error}", where=str(path)) from error
     if not isinstance(values, dict):
         raise ConfigError("a recipe is a mapping of keys to values", where=str(path))
+    return with_overrides(values, overrides)
+
+
+def with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply ``key=value`` overrides, whose values are YAML, in place.
+
+    Raises:
+        ConfigError: An override that is no ``key=value``.
+    """
     for override in overrides:
         _set(values, override)
     return values

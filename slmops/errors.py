@@ -63,6 +63,10 @@ class MissingExtraError(SlmopsError):
         )
 
 
+class TeacherError(SlmopsError):
+    """A teacher's endpoint refuses or does not answer, or its answers would cost more than allowed."""
+
+
 class ArtifactError(SlmopsError):
     """A stage's result on disk is missing, damaged or of another kind than asked for."""
 

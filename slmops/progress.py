@@ -10,6 +10,7 @@ from contextlib import contextmanager
 _LINE_EVERY_SECONDS = 10.0
 
 Advance = Callable[[int], None]
+Note = Callable[[], str]
 
 
 def say(text: str) -> None:
@@ -28,7 +29,7 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str, *, done: int = 0) -> Iterator[Advance]:
+def progress(what: str, total: int, unit: str, *, done: int = 0, note: Note | None = None) -> Iterator[Advance]:
     """Show the progress of a loop; yields a function that takes the number of units just finished.
 
     Args:
@@ -36,14 +37,15 @@ def progress(what: str, total: int, unit: str, *, done: int = 0) -> Iterator[Adv
         total: Units in all.
         unit: Plural name of a unit, such as ``rows``.
         done: Units that an earlier, interrupted run already finished; they do not count for the rate.
+        note: Says more of the state of the work, such as what it has cost.
     """
     show = _bar if sys.stderr.isatty() else _lines
-    with show(what, total, unit, done) as advance:
+    with show(what, total, unit, done, note) as advance:
         yield advance
 
 
 @contextmanager
-def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+def _bar(what: str, total: int, unit: str, done: int, note: Note | None) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -52,26 +54,26 @@ def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}{task.fields[note]}"),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total, completed=done, rate="")
+        task = bar.add_task(what, total=total, completed=done, rate="", note="")
         count = 0
 
         def advance(units: int) -> None:
             nonlocal count
             count += units
             rate = count / max(time.monotonic() - started, 1e-9)
-            bar.update(task, advance=units, rate=f"{rate:.1f} {unit}/s")
+            bar.update(task, advance=units, rate=f"{rate:.1f} {unit}/s", note=f", {note()}" if note else "")
 
         yield advance
 
 
 @contextmanager
-def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+def _lines(what: str, total: int, unit: str, done: int, note: Note | None) -> Iterator[Advance]:
     started = last = time.monotonic()
     count = 0
 
@@ -80,7 +82,8 @@ def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         rate = count / max(elapsed, 1e-9)
         left = (total - done - count) / rate if rate > 0 else 0.0
         eta = f", ETA {duration(left)}" if left >= 1 else ""
-        return f"  {what}: {done + count}/{total} {unit}, {rate:.1f} {unit}/s, {duration(elapsed)}{eta}"
+        more = f", {note()}" if note else ""
+        return f"  {what}: {done + count}/{total} {unit}, {rate:.1f} {unit}/s{more}, {duration(elapsed)}{eta}"
 
     def advance(units: int) -> None:
         nonlocal count, last

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
-from slmops.errors import DataError
 from slmops.files import atomic, read_json, write_json
 from slmops.signals.store import row_key
 from slmops.signals.topk import TopK
-from slmops.tasks.base import AnswerError, Task
+from slmops.tasks.base import Task
+from slmops.teachers.answered import Answered, check_success, judge
 from slmops.teachers.chunks import in_chunks
 from slmops.teachers.local import LocalTeacher
 
-
-@dataclass(frozen=True)
-class Answered:
-    """What a teacher made of rows.
-
-    Args:
-        rows: Rows with the teacher's answer in the task's normal form, in the order given.
-        rejected: ``(row, raw answer, reason)`` of the others.
-        raw: Row id to the answer as the teacher wrote it.
-    """
-
-    rows: list[Row]
-    rejected: list[tuple[Row, str, str]]
-    raw: dict[str, str]
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """How often each reason occurs, without the particulars behind its colon."""
-        return dict(Counter(reason.partition(":")[0] for _, _, reason in self.rejected))
+__all__ = ["Answered", "answer_rows", "check_success", "signal_rows"]
 
 
 def answer_rows(
@@ -63,28 +42,7 @@ def answer_rows(
         what="teacher answers",
     ):
         raw.update(read_json(file))
-    good, rejected = [], []
-    for row in rows:
-        try:
-            good.append(row.with_answer(task.parse(raw[row.id])))
-        except AnswerError as error:
-            rejected.append((row, raw[row.id], str(error)))
-    return Answered(good, rejected, raw)
-
-
-def check_success(answered: Answered, min_success: float) -> None:
-    """Stop where too few answers are usable.
-
-    Raises:
-        DataError: The share is below ``min_success``; the message shows the commonest reason and some answers.
-    """
-    total = len(answered.rows) + len(answered.rejected)
-    if total and len(answered.rows) / total < min_success:
-        shown = "; ".join(json.dumps(raw[:60], ensure_ascii=False) for _, raw, _ in answered.rejected[:3])
-        raise DataError(
-            f"only {len(answered.rows)} of {total} answers of the teacher are usable ({answered.reasons}); for example {shown}",
-            fix="tune the teacher (teacher.tune), give it a better prompt, or lower answers.min_success",
-        )
+    return judge(rows, raw, task)
 
 
 def signal_rows(

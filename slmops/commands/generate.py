@@ -1,0 +1,85 @@
+"""``slmops generate``: a teacher answers the rows of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slmops.commands.common import new_app
+from slmops.config import build, with_overrides
+from slmops.teachers.generate import ANSWERS, REJECTED, Generate, GenerateOptions
+
+app = new_app()
+
+
+@app.command()
+def generate(
+    task_type: Annotated[str, typer.Option("--task_type", "--task", "--task_name", help="Kind of work")],
+    teacher: Annotated[
+        str, typer.Option(help="API teacher such as gpt-4o, model name, folder, .gguf file, hub id, or a file of recorded answers")
+    ],
+    data: Annotated[Path, typer.Option("--data", "--data_name", help="Rows: JSONL, JSON, CSV, TSV or Parquet")],
+    output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where the answers go")],
+    max_cost: Annotated[
+        float | None, typer.Option("--max_cost", help="US dollars at which it stops; a higher one continues")
+    ] = None,
+    base_url: Annotated[str | None, typer.Option("--base_url", help="Endpoint in place of the catalogue's; ends with /v1")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer in tokens")] = 256,
+    sampling_temperature: Annotated[float, typer.Option("--sampling_temperature", help="0: the likeliest answer")] = 0.0,
+    min_success: Annotated[float, typer.Option("--min_success", help="Least share of usable answers")] = 0.7,
+    input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question")] = None,
+    answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it will need and cost, and stop; needs no key")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="More options: task.labels=[a,b], teacher.price_input=2, requests.patience_s=60"
+        ),
+    ] = None,
+) -> None:
+    """Let a teacher answer rows. Killed or stopped, the same command continues; no answer is paid twice."""
+    values: dict[str, Any] = {
+        "data": data,
+        "output_path": output_path,
+        "task_type": task_type,
+        "teacher_name": teacher,
+        "teacher": {"base_url": base_url} if base_url else {},
+        "requests": {"max_cost": max_cost} if max_cost is not None else {},
+        "max_new_tokens": max_new_tokens,
+        "sampling_temperature": sampling_temperature,
+        "min_success": min_success,
+        "input_field": input_field,
+        "answer_field": answer_field,
+    }
+    job = Generate(build(GenerateOptions, with_overrides(values, overrides or []), where="generate"))
+    if plan:
+        _print_plan(job, as_json)
+        return
+    facts = dict(job.run().manifest.facts)
+    print(json.dumps(facts, ensure_ascii=False) if as_json else _table(facts, output_path))
+
+
+def _print_plan(job: Generate, as_json: bool) -> None:
+    plan = job.plan()
+    if plan is None:
+        facts = {"teacher": job.options.teacher_name, "cost": 0.0}
+        print(json.dumps(facts) if as_json else f"{job.options.teacher_name} is on this machine: no cost")
+    else:
+        print(json.dumps(plan.as_dict(), ensure_ascii=False) if as_json else plan.describe())
+
+
+def _table(facts: dict[str, Any], folder: Path) -> str:
+    lines = [f"answers   {facts['answered']:,} of {facts['rows']:,} rows in {folder / ANSWERS}"]
+    if facts["rejected"]:
+        reasons = ", ".join(f"{count:,} × {reason}" for reason, count in facts["reasons"].items())
+        lines.append(f"rejected  {facts['rejected']:,} in {folder / REJECTED} ({reasons})")
+    if facts["gold"]:
+        lines.append(f"right     {facts['right']:.1%} of {facts['gold']:,} rows with a gold answer")
+    if "cost" in facts:
+        tokens = facts["prompt_tokens"] + facts["completion_tokens"]
+        lines.append(f"cost      ${facts['cost']:,.4f} for {tokens:,} tokens in {facts['calls']:,} answers")
+    return "\n".join(lines)

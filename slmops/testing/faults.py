@@ -1,0 +1,290 @@
+"""A teacher's endpoint on loopback that fails as told: for tests of whatever asks endpoints.
+
+Real HTTP, the chat completions of OpenAI and the messages of Anthropic, with or without streaming. Which fault a request
+meets depends on the seed, its messages and how often they came, not on the order or the time.
+
+    with FaultServer(Faults(rate_limit=0.1, html=0.05), seed=3) as server:
+        client = OpenAI(base_url=server.url, api_key="none")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from slmops.teachers.replies import estimate_text_tokens, estimate_tokens
+
+Answer = Callable[[Sequence[Mapping[str, str]]], str]
+
+_RESET = struct.pack("ii", 1, 0)
+_HTML = "<!DOCTYPE html><html><head><title>502</title></head><body><h1>Bad gateway</h1></body></html>"
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Share of the requests that meet each fault; the rest is answered.
+
+    Args:
+        rate_limit: 429 with ``Retry-After``.
+        server_error: 500.
+        unavailable: 503.
+        timeout: Nothing for ``hang_s`` seconds, then the connection is closed.
+        reset: The connection is reset in the middle of the body or the stream.
+        html: A web page with status 200.
+        bad_json: Status 200 and half of a JSON object.
+        empty: A completion without text.
+        truncated: A completion cut in half, with the finish reason ``length``.
+        refused: 400.
+    """
+
+    rate_limit: float = 0.0
+    server_error: float = 0.0
+    unavailable: float = 0.0
+    timeout: float = 0.0
+    reset: float = 0.0
+    html: float = 0.0
+    bad_json: float = 0.0
+    empty: float = 0.0
+    truncated: float = 0.0
+    refused: float = 0.0
+
+    def choose(self, position: float) -> str | None:
+        """The fault at a position from 0 to 1; ``None`` for none."""
+        end = 0.0
+        for field in fields(self):
+            end += getattr(self, field.name)
+            if position < end:
+                return field.name
+        return None
+
+
+class FaultServer:
+    """A server in a thread of its own; start and stop it with ``with``.
+
+    Args:
+        faults: How often what goes wrong.
+        seed: Other seeds give other faults.
+        answer: What the model says to messages; by default ``echo:`` and the last turn.
+        latency_s: How long an answer takes.
+        hang_s: How long a timeout lasts.
+        retry_after_s: What 429 asks for, exactly in ``retry-after-ms`` and in whole seconds in ``Retry-After``.
+        key: API key that is wanted; ``None`` takes any.
+        port: 0 takes a free one.
+
+    Attributes:
+        requests: How many came.
+        paid: How many would be billed: completions, usable or not, with those that were lost on the way.
+        met: How often each fault was met.
+        early: Requests that came before a ``Retry-After`` was over, though sent after it had arrived.
+        most_under_way: Most requests at once.
+        bodies: What was asked, the newest last.
+    """
+
+    def __init__(
+        self,
+        faults: Faults | None = None,
+        *,
+        seed: int = 0,
+        answer: Answer | None = None,
+        latency_s: float = 0.0,
+        hang_s: float = 5.0,
+        retry_after_s: float = 0.02,
+        key: str | None = None,
+        port: int = 0,
+    ) -> None:
+        self._faults, self._seed, self._answer = faults or Faults(), seed, answer or _echo
+        self._latency_s, self._hang_s, self._retry_after_s, self._key, self._port = latency_s, hang_s, retry_after_s, key, port
+        self.requests = self.paid = self.early = self.most_under_way = self.under_way = 0
+        self.met: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self._times: Counter[str] = Counter()
+        self._quiet = (0.0, 0.0)
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Base URL for OpenAI clients; those of Anthropic want it without ``/v1``."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def __enter__(self) -> FaultServer:
+        self._thread.start()
+        self._up.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = server.sockets[0].getsockname()[1]
+        self._up.set()
+        await self._stop.wait()
+        server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await self._one(reader, writer):
+                pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Serve one request; whether the connection stays open."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        method, path, _ = head[0].split(" ", 2)
+        if method != "POST" or path not in ("/v1/chat/completions", "/v1/messages"):
+            return await _send(writer, 404, _error("no such address"))
+        given = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("x-api-key", "")
+        if self._key is not None and given != self._key:
+            return await _send(writer, 401, _error(f"Incorrect API key provided: {given}"))
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            return await self._completion(writer, json.loads(body), path == "/v1/messages")
+        finally:
+            self.under_way -= 1
+
+    async def _completion(self, writer: asyncio.StreamWriter, body: dict[str, Any], anthropic: bool) -> bool:
+        if anthropic and body.get("stream"):
+            return await _send(writer, 400, _error("streams are not made here"))
+        self.requests += 1
+        self.bodies.append(body)
+        begin, end = self._quiet
+        self.early += begin < time.monotonic() < end
+        fault = self._fault(body["messages"])
+        if fault:
+            self.met[fault] += 1
+        await asyncio.sleep(self._latency_s)
+        if fault == "timeout":
+            await asyncio.sleep(self._hang_s)
+            return False
+        if fault == "rate_limit":
+            return await self._limit(writer)
+        if fault in ("server_error", "unavailable", "refused"):
+            status = {"server_error": 500, "unavailable": 503, "refused": 400}[fault]
+            return await _send(writer, status, _error(fault))
+        if fault == "html":
+            return await _send(writer, 200, _HTML, kind="text/html")
+        text = "" if fault == "empty" else self._answer(body["messages"])
+        if fault == "truncated":
+            text = text[: len(text) // 2]
+        self.paid += 1
+        make = _anthropic_body if anthropic else _openai_body
+        content = make(body, text, "length" if fault == "truncated" else "stop")
+        if body.get("stream"):
+            return await _stream(writer, content, broken=fault in ("reset", "bad_json"))
+        if fault == "bad_json":
+            return await _send(writer, 200, content[: len(content) // 2])
+        return await _send(writer, 200, content, cut=fault == "reset")
+
+    async def _limit(self, writer: asyncio.StreamWriter) -> bool:
+        wait = self._retry_after_s
+        stays = await _send(
+            writer,
+            429,
+            _error("Rate limit reached"),
+            more={"Retry-After": str(-int(-wait // 1)), "retry-after-ms": f"{wait * 1000:.0f}"},
+        )
+        now = time.monotonic()
+        self._quiet = (now + wait / 2, now + wait * 0.9)  # what was already on its way is not early
+        return stays
+
+    def _fault(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        text = json.dumps(messages, sort_keys=True)
+        self._times[text] += 1
+        name = f"{self._seed} {self._times[text]} {text}"
+        return self._faults.choose(random.Random(hashlib.sha256(name.encode()).digest()).random())
+
+
+def _echo(messages: Sequence[Mapping[str, str]]) -> str:
+    return f"echo: {messages[-1]['content']}"
+
+
+def _error(message: str) -> str:
+    return json.dumps({"error": {"message": message, "type": "error", "code": None}})
+
+
+def _openai_body(body: Mapping[str, Any], text: str, reason: str) -> str:
+    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    if body.get("logprobs"):
+        top = [{"token": text, "logprob": -0.25}][: body.get("top_logprobs", 0)]
+        choice["logprobs"] = {"content": [{"token": text, "logprob": -0.25, "top_logprobs": top}]}
+    prompt, completion = estimate_tokens(body["messages"]), estimate_text_tokens(text)
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    facts = {"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": body["model"]}
+    return json.dumps({**facts, "choices": [choice], "usage": usage})
+
+
+def _anthropic_body(body: Mapping[str, Any], text: str, reason: str) -> str:
+    facts = {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "stop_sequence": None}
+    usage = {"input_tokens": estimate_tokens(body["messages"]), "output_tokens": estimate_text_tokens(text)}
+    stop = {"stop": "end_turn", "length": "max_tokens"}[reason]
+    return json.dumps({**facts, "content": [{"type": "text", "text": text}], "stop_reason": stop, "usage": usage})
+
+
+async def _send(
+    writer: asyncio.StreamWriter,
+    status: int,
+    body: str,
+    *,
+    kind: str = "application/json",
+    more: Mapping[str, str] | None = None,
+    cut: bool = False,
+) -> bool:
+    """Write a response; with ``cut``, half of its body and then a reset. Whether the connection stays open."""
+    content = body.encode()
+    headers = {"Content-Type": kind, "Content-Length": str(len(content)), **(more or {})}
+    head = f"HTTP/1.1 {status} -\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+    writer.write(head.encode() + (content[: len(content) // 2] if cut else content))
+    await writer.drain()
+    return not (cut and _reset(writer))
+
+
+async def _stream(writer: asyncio.StreamWriter, body: str, *, broken: bool) -> bool:
+    """Write a completion as server-sent events; ``broken``: up to the middle, then a reset."""
+    whole = json.loads(body)
+    choice, facts = whole["choices"][0], {name: whole[name] for name in ("id", "created", "model")}
+    facts["object"] = "chat.completion.chunk"
+    text = choice["message"]["content"]
+    half = len(text) // 2
+    pieces: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": text[:half]}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {"content": text[half:]}, "finish_reason": choice["finish_reason"]}]},
+        {"choices": [], "usage": whole["usage"]},
+    ]
+    writer.write(b"HTTP/1.1 200 -\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+    for piece in pieces[:1] if broken else pieces:
+        writer.write(f"data: {json.dumps({**facts, **piece})}\n\n".encode())
+        await writer.drain()
+    if broken:
+        _reset(writer)
+    else:
+        writer.write(b"data: [DONE]\n\n")
+        await writer.drain()
+    return False
+
+
+def _reset(writer: asyncio.StreamWriter) -> bool:
+    """Close with RST instead of FIN; always true."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
+    return True

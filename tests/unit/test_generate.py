@@ -1,0 +1,211 @@
+"""``slmops generate``: rows in, answers and rejected rows out; stopped anywhere, the same command continues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from slmops import cli
+from slmops.artifact import Artifact
+from slmops.files import read_json, read_jsonl
+from slmops.teachers.catalogue import API_MODELS
+from slmops.testing.faults import Faults, FaultServer
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Result]
+ROWS = [
+    {"text": "where is my parcel", "label": "delivery"},
+    {"text": "my money back please", "label": "refund"},
+    {"text": "it arrived broken, money back", "label": None},
+    {"text": "tell me a joke", "label": "delivery"},
+    {"text": "", "label": "refund"},
+    {"text": "has the parcel left", "label": None},
+]
+
+
+def says(messages: Sequence[Mapping[str, str]]) -> str:
+    text = messages[-1]["content"]
+    return " Refund." if "money" in text else "delivery" if "parcel" in text else "Why did the chicken cross the road?"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    file = tmp_path / "train.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in ROWS), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def generate(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    for model in API_MODELS.values():
+        monkeypatch.delenv(model.key_env, raising=False)
+        monkeypatch.delenv(model.base_url_env, raising=False)
+
+    def run(*more: str, teacher: str = "test-model", server: FaultServer | None = None, out: str = "answers") -> Result:
+        capsys.readouterr()
+        words = ["--task_type", "classification", "--teacher", teacher, "--data", str(data), "--output_path", str(tmp_path / out)]
+        words += ["--base_url", server.url] if server else []
+        code = 0
+        try:
+            cli.main(["generate", *words, "requests.backoff_s=0.01", *more])
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+def test_rows_become_answers_or_rejected_rows_with_a_reason(generate: Call, tmp_path: Path) -> None:
+    with FaultServer(Faults(html=0.2, empty=0.2), seed=1, answer=says) as server:
+        result = generate(server=server)
+    assert result.code == 0, result.err
+    good, rejected = (read_jsonl(tmp_path / "answers" / name) for name in ("answers.jsonl", "rejected.jsonl"))
+    assert [(row["messages"][-1]["content"], row["answer"], row["gold"], row["teacher_answer"]) for row in good] == [
+        ("where is my parcel", "delivery", "delivery", "delivery"),
+        ("my money back please", "refund", "refund", "Refund."),
+        ("it arrived broken, money back", "refund", None, "Refund."),
+        ("has the parcel left", "delivery", None, "delivery"),
+    ]
+    assert [row["reason"] for row in rejected] == ["empty field 'text'", "not a label: 'Why did the chicken cross the road?'"]
+    assert [row["origin"].rpartition(":")[2] for row in rejected] == ["5", "4"]
+    facts = Artifact.load(tmp_path / "answers", "answers").manifest.facts
+    assert [facts[name] for name in ("rows", "answered", "rejected", "gold")] == [6, 4, 2, 3]
+    assert facts["right"] == pytest.approx(2 / 3)
+    assert facts["reasons"] == {"not a label": 1, "bad row in the file": 1}
+    assert "4 of 6 rows" in result.out
+    assert "66.7% of 3 rows with a gold answer" in result.out
+    assert "is for you to find out" in result.err  # the terms, before the first call
+    Artifact.load(tmp_path / "answers").verify()
+
+
+def test_the_answers_are_rows_that_training_reads(generate: Call, tmp_path: Path) -> None:
+    from slmops.data.rows import Row
+
+    with FaultServer(answer=says) as server:
+        generate(server=server)
+    rows = [Row.from_dict(line) for line in read_jsonl(tmp_path / "answers" / "answers.jsonl")]
+    assert {row.answer for row in rows} == {"delivery", "refund"}
+
+
+def test_a_finished_folder_has_nothing_to_do_and_a_changed_one_pays_only_for_the_change(generate: Call, data: Path) -> None:
+    with FaultServer(answer=says) as server:
+        first = generate("--json", server=server)
+        assert json.loads(generate("--json", server=server).out) == json.loads(first.out)
+        assert server.requests == 5
+        with data.open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps({"text": "another parcel", "label": None}))
+        assert json.loads(generate("--json", server=server).out)["answered"] == 5
+        assert server.requests == 6
+
+
+def test_the_plan_needs_no_key_and_writes_nothing(generate: Call, tmp_path: Path) -> None:
+    text = generate("--plan", teacher="gpt-4o")
+    assert (text.code, text.err) == (0, "")
+    assert "gpt-4o (OpenAI): 5 rows, 5 calls" in text.out
+    plan = json.loads(generate("--plan", "--json", teacher="gpt-4o").out)
+    assert plan["calls"] == 5
+    assert 0 < plan["cost"] < plan["most_cost"] < 0.1
+    assert not (tmp_path / "answers").exists()
+
+
+def test_without_a_key_nothing_starts(generate: Call) -> None:
+    result = generate(teacher="gpt-4o")
+    assert result.code == 2
+    assert "export OPENAI_API_KEY=" in result.err
+
+
+def test_the_cap_stops_and_a_higher_one_continues(generate: Call, tmp_path: Path) -> None:
+    prices = ("teacher.price_input=10", "teacher.price_output=10", "--max_new_tokens", "4", "requests.max_concurrency=1")
+    with FaultServer(answer=says) as server:
+        stopped = generate("--max_cost", "0.0003", *prices, server=server)
+        assert stopped.code == 2
+        assert "could exceed max_cost ($0.0003)" in stopped.err
+        assert "the same command continues" in stopped.err
+        assert not (tmp_path / "answers" / "manifest.json").exists()
+        assert 0 < len(read_jsonl(tmp_path / "answers" / "answers.jsonl")) < 4
+        paid = server.paid
+        done = generate("--max-cost", "1", *prices, server=server)
+        assert done.code == 0, done.err
+        assert (paid < 5, server.paid) == (True, 5)
+
+
+def test_too_few_usable_answers_fail_and_leave_the_reasons(generate: Call, tmp_path: Path) -> None:
+    with FaultServer() as server:
+        result = generate(server=server)
+    assert result.code == 2
+    assert "only 0 of 5 answers of the teacher are usable" in result.err
+    assert len(read_jsonl(tmp_path / "answers" / "rejected.jsonl")) == 6
+    assert not (tmp_path / "answers" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "teacher", "problem"),
+    [
+        ((), "gpt4o", "did you mean 'gpt-4o'"),
+        ((), "smollm-135m-instruct", "did you mean 'smollm2-135m-instruct'"),
+        (("teacher.prise_input=2",), "gpt-4o", "teacher.prise_input: unknown key; did you mean 'price_input'"),
+        (("--max_new_tokens", "0"), "gpt-4o", "max_new_tokens: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_mistake_is_named(generate: Call, arguments: tuple[str, ...], teacher: str, problem: str) -> None:
+    result = generate(*arguments, "--plan", teacher=teacher)
+    assert result.code == 2
+    assert problem in result.err
+
+
+def test_no_key_stands_anywhere_in_the_folder(generate: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHER_API_KEY", "geheim-1234")
+    with FaultServer(Faults(server_error=0.3), key="geheim-1234", answer=says) as server:
+        result = generate(server=server)
+    assert result.code == 0
+    assert "geheim" not in result.out + result.err
+    for file in (tmp_path / "answers").rglob("*"):
+        assert not file.is_file() or b"geheim" not in file.read_bytes()
+
+
+def test_log_probabilities_stand_beside_the_answers(generate: Call, tmp_path: Path) -> None:
+    with FaultServer(answer=says) as server:
+        generate("teacher.top_logprobs=1", server=server)
+    first = read_jsonl(tmp_path / "answers" / "answers.jsonl")[0]
+    assert first["logprobs"] == [{"token": "delivery", "logprob": -0.25, "top": [["delivery", -0.25]]}]
+
+
+def test_a_task_that_asks_in_its_own_words_is_followed() -> None:
+    from slmops.data.rows import Row
+    from slmops.teachers.generate import teacher_messages
+
+    class Asking:
+        def ask(self, row: Row) -> list[dict[str, str]]:
+            return [{"role": "user", "content": f"Label this: {row.question}"}]
+
+    assert teacher_messages(Asking(), Row.of("hello")) == ({"role": "user", "content": "Label this: hello"},)  # type: ignore[arg-type]
+
+
+def test_a_model_on_this_machine_answers_too(generate: Call, tiny_model: Path, tmp_path: Path) -> None:
+    result = generate("--min_success", "0", "--max_new_tokens", "4", teacher=str(tiny_model))
+    assert result.code == 0, result.err
+    assert len(read_jsonl(tmp_path / "answers" / "rejected.jsonl")) == 6
+    assert read_json(tmp_path / "answers" / "manifest.json")["facts"]["rows"] == 6
+    assert "no cost" in generate("--plan", teacher=str(tiny_model)).out
+
+
+def test_recorded_answers_are_a_teacher_too(generate: Call, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    records = [{"input": row["text"], "teacher_output": says([{"content": str(row["text"])}])} for row in ROWS[:3]]
+    log.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    result = generate("--min_success", "0.5", teacher=str(log))
+    assert result.code == 0, result.err
+    assert len(read_jsonl(tmp_path / "answers" / "answers.jsonl")) == 3
+    reasons = [row["reason"] for row in read_jsonl(tmp_path / "answers" / "rejected.jsonl")]
+    assert reasons == ["empty field 'text'", "no recorded answer", "no recorded answer"]
