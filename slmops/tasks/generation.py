@@ -20,7 +20,7 @@ class Generation(Prompted):
     """Text that follows an instruction, checked by what the user asserts.
 
     Args:
-        output: ``text``, or ``python``: the code of the last code fence (or the whole answer), which must parse. Nothing of
+        output: ``text``, or ``python``: the code of the longest code fence (or the whole answer), which must parse. Nothing of
             it is run.
         assertions: What must hold for an answer.
     """
@@ -41,7 +41,7 @@ class Generation(Prompted):
         """The text or the code; raises :class:`AnswerError` where it is empty, does not parse or fails an assertion."""
         answer = super().parse(text)
         if self.output == "python":
-            answer = unfenced(answer)
+            answer = unfenced(answer, ("python", "py", "python3"))
             _tree(answer)
         return check(self.assertions, answer)
 

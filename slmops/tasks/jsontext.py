@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
-_FENCED = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_FENCED = re.compile(r"```([\w+-]*)[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _CLOSERS = {"{": "}", "[": "]"}
 
 
-def unfenced(text: str) -> str:
-    """What stands in the last code fence, also one that is not closed; the text itself where there is none."""
-    blocks = [block for block in _FENCED.findall(text) if block.strip()]
-    return (blocks[-1] if blocks else text).strip()
+def unfenced(text: str, languages: Sequence[str] = ()) -> str:
+    """What stands in the longest code fence, also one that is not closed; the text itself where there is none.
+
+    Fences that name one of the languages go before others, which may hold an output or a call.
+    """
+    blocks: list[tuple[str, str]] = [(name.lower(), block.strip()) for name, block in _FENCED.findall(text) if block.strip()]
+    named = [block for name, block in blocks if name in languages]
+    return max(named or [block for _, block in blocks] or [text.strip()], key=len)
 
 
 def read_json_text(text: str) -> Any:
@@ -22,7 +27,7 @@ def read_json_text(text: str) -> Any:
     Raises:
         ValueError: There is none.
     """
-    plain = unfenced(text)
+    plain = unfenced(text, ("json",))
     starts = [position for position in (plain.find("{"), plain.find("[")) if position >= 0]
     if not starts:
         raise ValueError("no JSON")

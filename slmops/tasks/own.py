@@ -25,7 +25,7 @@ def load_class(reference: str) -> type[BaseModel]:
     path, _, name = reference.partition(".py:") if ".py:" in reference else (reference.removesuffix(".py"), "", "")
     file = Path(path + ".py")
     module = load_module(file)
-    found = {key: value for key, value in vars(module).items() if _is_own_model(value, module)}
+    found: dict[str, type[BaseModel]] = {key: value for key, value in vars(module).items() if _is_own_model(value, module)}
     if name and name not in found:
         raise ConfigError(f"there is no task class {name!r}", where=str(file), fix=nearest(name, found) if found else _FIX)
     tasks = [found[name]] if name else [value for value in found.values() if not _missing(value)]

@@ -77,7 +77,7 @@ class Summarization(Prompted):
         answer = " ".join((steps[-1][1] if steps else text).split())
         if not answer:
             raise AnswerError("empty answer")
-        if not steps and self.chain_of_density and answer.startswith(("[", "{", "```")):
+        if not steps and self.chain_of_density and (answer.startswith(("[", "{")) or "```" in answer):
             raise AnswerError("no chain of density: the JSON has no summary")
         words = len(answer.split())
         if self._longest is not None and words > self._longest:
@@ -115,7 +115,7 @@ class Summarization(Prompted):
 
     def _steps(self, text: str) -> list[tuple[str, str]]:
         """Entities and summary of each whole step of a chain of density; none where the text is no such chain."""
-        if not self.chain_of_density or not text.strip().startswith(("[", "{", "```")):
+        if not self.chain_of_density:
             return []
         try:
             value = read_json_text(text)

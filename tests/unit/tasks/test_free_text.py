@@ -33,13 +33,13 @@ def test_a_chain_of_density_is_asked_for_with_its_length_and_steps() -> None:
 
 
 def test_the_last_summary_is_the_answer_and_the_steps_before_it_the_rationale() -> None:
-    chain = CHAIN.removeprefix("Here you go:\n")
-    assert density().parse(chain) == "Rome on the Tiber in 1999."
-    assert density().rationale(chain) == "Rome; 1999: A text about a city.\nthe Tiber: Rome in 1999, by a river."
-    [first, second] = density(rationales="train").training_rows(Row.of("T"), "S", density().rationale(chain))
-    assert (first.answer, second.answer) == ("S", density().rationale(chain))
-    assert density(rationales="drop").rationale(chain) is None
+    assert density().parse(CHAIN) == "Rome on the Tiber in 1999."
+    assert density().rationale(CHAIN) == "Rome; 1999: A text about a city.\nthe Tiber: Rome in 1999, by a river."
+    [first, second] = density(rationales="train").training_rows(Row.of("T"), "S", density().rationale(CHAIN))
+    assert (first.answer, second.answer) == ("S", density().rationale(CHAIN))
+    assert density(rationales="drop").rationale(CHAIN) is None
     assert density().parse("Just a summary.") == "Just a summary."  # the student's answer
+    assert density().parse("A summary of [1] and {two}.") == "A summary of [1] and {two}."
     assert density().rationale("Just a summary.") is None
 
 
@@ -100,6 +100,7 @@ def test_code_is_parsed_and_never_run(tmp_path: Path) -> None:
     code = f"open({str(marker)!r}, 'w')"
     assert task.parse(f"Sure:\n```python\n{code}\n```\nDone.") == code
     assert not marker.exists()
+    assert task.parse("```python\nprint(2 + 3)\n```\nIt prints:\n```\n5\n```") == "print(2 + 3)"
     assert task.correct("x=1 # one", "x = 1")
     assert not task.correct("x=2", "x = 1")
     assert task.score(["x=1", "x ="], ["x = 1", "x = 1"])["exact_match"] == 0.5
