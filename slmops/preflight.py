@@ -14,10 +14,11 @@ from slmops.models.resolve import ResolvedModel
 from slmops.models.sizes import parameters_after_cut
 from slmops.runtimes.base import RUNTIMES
 from slmops.stages.rows import ROWS
-from slmops.tasks.base import TASKS
+from slmops.tasks.base import task_name
 from slmops.training.registry import OBJECTIVES
 
 _NEEDED = {"torch": "train", "transformers": "train", "accelerate": "train", "onnxruntime_genai": "export", "sklearn": "evaluate"}
+_NEEDED_BY_TASK = {"summarization": "rouge_score", "translation": "sacrebleu"}
 _MB = 1e6
 
 
@@ -28,10 +29,10 @@ def check_names(recipe: Recipe) -> None:
         UsageError: Unknown task type, objective, scheme, engine or measure; the message has the nearest name.
         ConfigError: A gate that cannot be read.
     """
+    task_name(recipe.task_type)
     trainings = [recipe.training, *([recipe.teacher.tune] if recipe.teacher.tune else [])]
     objectives = [plugin(spec, where="training.objectives")[0] for section in trainings for spec in section.objectives]
     for where, names, known in (
-        ("task_type", [recipe.task_type], TASKS.names()),
         ("training.objectives", objectives, OBJECTIVES.names()),
         ("export.schemes", [*recipe.export.schemes, *recipe.export.teacher_schemes], list(SCHEMES)),
         ("export.runtime", [recipe.export.runtime], RUNTIMES.names()),
@@ -53,7 +54,12 @@ def check_extras(recipe: Recipe) -> None:
         MissingExtraError: Names the package and the extra.
     """
     tune = recipe.teacher.tune
-    needed = {**_NEEDED, **({"peft": "train"} if recipe.training.lora or (tune and tune.lora) else {})}
+    measured_with = _NEEDED_BY_TASK.get(task_name(recipe.task_type))
+    needed = {
+        **_NEEDED,
+        **({measured_with: "evaluate"} if measured_with else {}),
+        **({"peft": "train"} if recipe.training.lora or (tune and tune.lora) else {}),
+    }
     for package, extra in needed.items():
         if find_spec(package) is None:
             raise MissingExtraError(package, extra)

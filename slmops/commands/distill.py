@@ -13,7 +13,7 @@ import typer
 from slmops.commands.common import do, new_app, print_plan
 from slmops.config import Recipe, build
 from slmops.data.sources import Detected, detect
-from slmops.errors import UsageError, nearest
+from slmops.errors import UsageError
 from slmops.estimate import estimate, matmul_rate
 from slmops.models.load import read_config
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
@@ -22,7 +22,7 @@ from slmops.pipeline import plan as plan_run
 from slmops.progress import say
 from slmops.stages.context import Context
 from slmops.stages.preparing import open_source
-from slmops.tasks.base import TASKS
+from slmops.tasks.base import TASKS, task_name
 from slmops.workspace import Workspace
 
 app = new_app()
@@ -103,16 +103,13 @@ _OBJECTIVES: list[dict[str, Any]] = [{"name": "cross_entropy", "weight": 0.3}, {
 
 
 def _task(given: str | None, detected: Detected) -> str:
-    known = TASKS.names()
-    if given is None and detected.task_type not in known:
+    if given is None and detected.task_type != "classification":
         raise UsageError(
-            f"the answers look like {detected.task_type}, which this version cannot distill",
+            "the answers are free text, which may be several kinds of task",
             where="--task_type",
-            fix=f"known: {', '.join(known)}",
+            fix=f"name it: {', '.join(TASKS.names())}",
         )
-    if given is not None and given not in known:
-        raise UsageError(f"unknown task type {given!r}", where="--task_type", fix=nearest(given, known))
-    return given or detected.task_type
+    return task_name(given or detected.task_type)
 
 
 def _epochs(rows: int, batch_size: int = 16) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from slmops.data.chat import TextTemplate
 from slmops.data.readers import Table
-from slmops.data.shapes import Layout, kind_of
+from slmops.data.shapes import Layout, are_pieces, is_absent, kind_of, look_up
 from slmops.errors import DataError, at, nearest
 
 _PAIRS = (
@@ -40,7 +40,7 @@ _ANSWERS = (
         "gold_label",
         "category",
     ),
-    *("intent", "class", "target", "expected", "summary", "sentiment"),
+    *("intent", "class", "target", "expected", "summary", "sentiment", "entities"),
 )
 _SINGLE = ("text", "a number", "true/false")
 _LONGEST_LABEL = 60
@@ -49,14 +49,38 @@ _SAMPLE = 500
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns a user names; ``input`` may hold several, separated by commas."""
+    """The columns a user names.
+
+    Args:
+        input: Of the question; several are separated by commas. A path such as ``question.stem`` leads into an object.
+        answer: Of the answer.
+        template: Takes the place of both.
+        tags: Of one tag a word of the question; takes the place of ``answer``.
+        rationale: Of the reasoning before the answer.
+        names: All columns of a file without a header.
+    """
 
     input: str | None = None
     answer: str | None = None
     template: TextTemplate | None = None
+    tags: str | None = None
+    rationale: str | None = None
+    names: tuple[str, ...] = ()
 
 
 def choose_layout(table: Table, columns: Columns, *, needs_answer: bool = True, like: Layout | None = None) -> Layout:
+    """Decide what the columns of a file are, see :func:`_choose`; and where tags or the reasoning stand."""
+    layout = _choose(table, columns, needs_answer=needs_answer, like=like)
+    if columns.tags is None and columns.rationale is None:
+        return layout
+    view = _View.of(table)
+    if needs_answer:
+        for name, option in ((columns.tags, "tags_field"), (columns.rationale, "rationale_field")):
+            view.require([name] if name else [], option)
+    return replace(layout, tags=columns.tags, rationale=columns.rationale, answer=None if columns.tags else layout.answer)
+
+
+def _choose(table: Table, columns: Columns, *, needs_answer: bool, like: Layout | None) -> Layout:
     """Decide what the columns of a file are.
 
     In this order: what the user named; the layout of the train file (``like``), where its input fields are there; the
@@ -84,13 +108,16 @@ def choose_layout(table: Table, columns: Columns, *, needs_answer: bool = True, 
         named = tuple(name.strip() for name in columns.input.split(","))
         view.require(named, "input_field")
         return view.layout(named, answer or view.answer(named), "as named by input_field")
-    follows = like is not None and all(name in view.kinds for name in like.inputs)
-    if like is not None and follows and (like.answer in view.kinds or not needs_answer):
+    follows = like is not None and all(view.kind(name) for name in like.inputs)
+    if like is not None and follows and (not needs_answer or (like.answer is not None and view.kind(like.answer))):
         return like
     if not follows and answer is None:
         view.refuse_data_as_header()
     if view.kinds.get("messages") == "a list":
         return Layout("messages", ("messages",), answer or view.answer_beside_messages(), "chat turns")
+    pieces = view.pieces()
+    if pieces and answer is None:
+        return view.layout((pieces,), None, "a text in pieces, some with an entity")
     inputs = like.inputs if like is not None and follows else view.known_inputs(answer)
     answer = answer or view.answer(inputs)
     if inputs and (answer or not needs_answer or not view.others(inputs)):
@@ -139,13 +166,35 @@ class _View:
 
     def require(self, names: Sequence[str], option: str) -> None:
         for name in names:
-            if name not in self.kinds:
+            if self.kind(name) is None:
                 what = f"there is no column {name!r}, which {option} names"
                 raise DataError(what, where=str(self.table.path), fix=nearest(name, self.kinds))
 
     def layout(self, inputs: tuple[str, ...], answer: str | None, why: str) -> Layout:
-        holds_lists = len(inputs) == 1 and self.kinds[inputs[0]] == "a list"
-        return Layout("messages" if holds_lists else "columns", inputs, answer, why)
+        nested = frozenset(name for name in (*inputs, answer) if name and self.kind(name) in ("a list", "an object"))
+        shape = "columns"
+        if len(inputs) == 1 and inputs[0] in nested:
+            found = [value for values in self.rows[:_SAMPLE] if isinstance(value := look_up(values, inputs[0]), list)]
+            if any(are_pieces(value) for value in found):
+                shape = "pieces"
+            elif not any(all(isinstance(item, str) for item in value) for value in found):
+                shape = "messages"
+        return Layout(shape, inputs, answer, why, nested=nested)
+
+    def kind(self, name: str) -> str | None:
+        """What a column, or what a path leads to, mostly holds; ``None`` where there is no such thing."""
+        if name in self.kinds or "." not in name:
+            return self.kinds.get(name)
+        found = [value for values in self.rows[:_SAMPLE] if not is_absent(value := look_up(values, name))]
+        kinds = [kind_of(value) for value in found if value is not None]
+        return max(sorted(set(kinds)), key=kinds.count) if kinds else "nothing" if found else None
+
+    def pieces(self) -> str | None:
+        """The only list column, where it holds texts in pieces some of which have an entity."""
+        lists = [name for name, kind in self.kinds.items() if kind == "a list"]
+        found = [values.get(lists[0]) for values in self.rows[:_SAMPLE]] if len(lists) == 1 else []
+        marked = any(are_pieces(value) and any("entity" in item for item in value) for value in found if isinstance(value, list))
+        return lists[0] if marked else None
 
     def known_inputs(self, answer: str | None) -> tuple[str, ...]:
         by_name = {_normal(name): name for name, kind in self.kinds.items() if kind == "text" and name != answer}

@@ -13,7 +13,7 @@ from typing import Any
 
 from slmops.data.columns import look_like_labels
 from slmops.data.rows import Row
-from slmops.data.sources import Rejected, Source
+from slmops.data.sources import RawSplits, Rejected, Source
 from slmops.data.splits import take_share
 from slmops.errors import DataError
 from slmops.files import read_json, read_jsonl, write_json, write_jsonl
@@ -66,7 +66,7 @@ class Prepared:
 
 
 def prepare(
-    source: Source,
+    source: Source | RawSplits,
     *,
     labels: Sequence[str] | None,
     check_answer: CheckAnswer,
@@ -82,7 +82,7 @@ def prepare(
     rows, stratified by label, by a hash of the seed and the question: the order of the rows has no influence.
 
     Args:
-        source: Where the rows come from.
+        source: Where the rows come from, or what was read there.
         labels: The labels of the task; ``None`` finds out whether the answers are labels.
         check_answer: The task's check of labelled rows.
         seed: For the splits.
@@ -93,7 +93,7 @@ def prepare(
     Raises:
         DataError: Too many bad rows; no row left to train on, or for a split.
     """
-    raw = source.read()
+    raw = source if isinstance(source, RawSplits) else source.read()
     splits = {"test": raw.test, "validation": raw.validation, "train": raw.labelled, "pool": raw.pool}
     given = {name for name, rows in splits.items() if rows}
     rejected = list(raw.rejected)

@@ -1,4 +1,4 @@
-"""File formats: JSON lines, JSON, CSV, TSV and Parquet become records with the line they stand on.
+"""File formats: JSON lines, JSON, CSV, TSV, CoNLL and Parquet become records with the line they stand on.
 
 The content decides; a file's ending only settles what the content leaves open. A record that cannot be read is kept with
 the reason, and reading goes on behind it.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from slmops.data.tagged import fields_of, is_tagged, sentences
 from slmops.errors import DataError, MissingExtraError, at, nearest
 
 NOT_UTF8 = "not UTF-8; if the file is latin-1, convert it with iconv -f latin1 -t utf-8"
@@ -57,8 +58,12 @@ class Table:
     header: tuple[str, ...] | None = None
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, names: Sequence[str] = ()) -> Table:
     """Read a data file of any known format.
+
+    Args:
+        path: The file.
+        names: The columns of a CSV or TSV file that has no header.
 
     Raises:
         DataError: No such file, empty, of a format that is not read here, or JSON that is broken as a whole.
@@ -76,8 +81,10 @@ def read_table(path: Path) -> Table:
             return Table(path, "JSON lines", encoding, list(_json_lines(text)))
         return Table(path, "JSON", encoding, list(_json_document(path, text)))
     lines = text.split("\n")
+    if not names and is_tagged(lines):
+        return Table(path, "CoNLL", encoding, list(_tagged(lines)))
     delimiter = _delimiter(lines, path.suffix.lower())
-    header, records = _delimited(path, lines, delimiter)
+    header, records = _delimited(path, lines, delimiter, tuple(names))
     return Table(path, "TSV" if delimiter == "\t" else "CSV", encoding, records, header)
 
 
@@ -242,9 +249,21 @@ def _delimiter(lines: list[str], suffix: str) -> str:
     return best
 
 
-def _delimited(path: Path, lines: list[str], delimiter: str) -> tuple[tuple[str, ...], list[Record]]:
+def _tagged(lines: list[str]) -> Iterator[Record]:
+    """A record a sentence: its words with single spaces between them, and the fields that the tags mark as JSON text."""
+    for first, last, words, tags, problem in sentences(lines):
+        raw = "\n".join(lines[first - 1 : last])
+        if problem or _BAD_BYTE.search(raw):
+            yield Record(first, None, problem or NOT_UTF8, _readable(raw))
+        else:
+            yield Record(first, {"text": " ".join(words), "entities": fields_of(words, tags)})
+
+
+def _delimited(path: Path, lines: list[str], delimiter: str, given: tuple[str, ...] = ()) -> tuple[tuple[str, ...], list[Record]]:
     literal = delimiter == "\t" and _quotes_are_text(lines)
     rows = _split_rows(lines, delimiter) if literal else _quoted_rows(lines, delimiter)
+    if given:
+        return given, [_named(given, lines, *row) for row in rows]
     first, _, header, problem = next(rows, (1, 1, None, "it is empty"))
     names = tuple(name.strip() for name in header or ())
     twice = sorted({name for name in names if name and names.count(name) > 1})

@@ -72,7 +72,7 @@ def read_rows(
         DataError: The file cannot be read, its columns cannot be told apart, or no row can be used.
         MissingExtraError: A Parquet file without pyarrow.
     """
-    table = read_table(path)
+    table = read_table(path, columns.names)
     layout = choose_layout(table, columns, needs_answer=role != "pool", like=like)
     examples = [_example(layout, record, role) for record in table.records]
     has_answers = any(isinstance(example, Example) and example.answer for example in examples)
@@ -105,6 +105,10 @@ def describe(layout: Layout) -> str:
     inputs = " and ".join(repr(name) for name in layout.inputs)
     if layout.shape == "messages":
         return f"chat turns in {inputs}, answer in " + (repr(layout.answer) if layout.answer else "the last assistant turn")
+    if layout.tags is not None:
+        return f"question in {inputs}, tags of its words in {layout.tags!r}"
+    if layout.shape == "pieces" and layout.answer is None:
+        return f"text in pieces in {inputs}, the answer their entities"
     return f"question in {inputs}, " + (f"answer in {layout.answer!r}" if layout.answer else "no answers") + f" ({layout.why})"
 
 
@@ -122,7 +126,7 @@ def _missing_answer(example: Example, layout: Layout, role: Role, has_answers: b
     """Why a record without an answer is a bad row; ``None`` where it is none."""
     if role == "pool" or example.answer:
         return None
-    field = f"field {layout.answer!r}" if layout.answer else "the last assistant turn"
+    field = f"field {layout.tags or layout.answer!r}" if layout.tags or layout.answer else "the last assistant turn"
     if role != "train":
         return f"no answer: {field}; every row of a {role} file needs one"
     if not has_answers or (example.answer is None and not example.absent):

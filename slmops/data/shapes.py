@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 from slmops.data.chat import TextTemplate
 from slmops.data.rows import Message
+from slmops.data.tagged import fields_of
 
 ROLES = ("system", "user", "assistant")
 _TYPES = {str: "text", bool: "true/false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+_ABSENT = object()
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -37,11 +39,15 @@ class Layout:
     """Where question and answer stand in a file's records.
 
     Args:
-        shape: ``messages``, ``text_template`` or ``columns``.
+        shape: ``messages``, ``text_template``, ``columns`` or ``pieces`` (a text in pieces, some of them with an ``entity``).
         inputs: Fields of the question.
         answer: Field of the answer, or ``None``.
         why: How they were chosen, for people.
         template: For the shape ``text_template``.
+        nested: Fields that hold lists or objects by rule: a list of texts (sentences of a question, alternatives of an
+            answer, of which the first counts), a list of choices with ``label`` and ``text``, an object as an answer.
+        tags: Field with one tag a word of the question; the fields they mark are the answer.
+        rationale: Field with the reasoning before the answer.
     """
 
     shape: str
@@ -49,6 +55,9 @@ class Layout:
     answer: str | None
     why: str
     template: TextTemplate | None = None
+    nested: frozenset[str] = frozenset()
+    tags: str | None = None
+    rationale: str | None = None
 
     def example(self, values: Mapping[str, Any], *, with_answer: bool = True) -> Example:
         """Read one record.
@@ -61,27 +70,47 @@ class Layout:
         """
         if self.shape == "messages":
             messages, spoken = _turns(values, self.inputs[0])
+        elif self.shape == "pieces":
+            text, spoken = _pieces(values, self.inputs[0])
+            messages = [{"role": "user", "content": text}]
         else:
             messages, spoken = [{"role": "user", "content": self._content(values)}], None
         if not with_answer:
             return Example(messages, None)
+        if self.tags is not None:
+            return Example(messages, _tagged(_text(values, self.inputs[0]), _text(values, self.tags), self.tags))
         if self.answer is None:
             return Example(messages, spoken)
-        if spoken is not None:
+        if spoken is not None and self.shape == "messages":
             raise BadRow(f"two answers: the last turn of {self.inputs[0]!r} and the field {self.answer!r}")
-        if self.answer not in values:
+        value = look_up(values, self.answer)
+        if value is _ABSENT:
             return Example(messages, None, absent=True)
-        return Example(messages, _answer(values[self.answer], self.answer))
+        answer = _answer(value, self.answer, nested=self.answer in self.nested)
+        return Example(messages, self._reasoned(values, answer))
+
+    def _reasoned(self, values: Mapping[str, Any], answer: str | None) -> str | None:
+        """The answer behind its reasoning, as tasks with a chain of thought read it."""
+        reasoning = look_up(values, self.rationale) if self.rationale is not None else None
+        if not answer or not isinstance(reasoning, str) or not reasoning.strip():
+            return answer
+        return f"{_sound(reasoning, str(self.rationale)).strip()}\nAnswer: {answer}"
 
     def _content(self, values: Mapping[str, Any]) -> str:
         if self.template is not None:
             return self.template.content({name: _text(values, name, numbers=True) for name in self.inputs})
         if len(self.inputs) == 1:
-            return _text(values, self.inputs[0])
+            return self._input(values, self.inputs[0])
         if self.inputs[0].lower() == "instruction":
-            more = [_text(values, name) for name in self.inputs[1:] if str(values.get(name) or "").strip()]
+            more = [_text(values, name) for name in self.inputs[1:] if look_up(values, name) and str(look_up(values, name)).strip()]
             return "\n\n".join([_text(values, self.inputs[0]), *more])
-        return "\n".join(f"{name}: {_text(values, name)}" for name in self.inputs)
+        return "\n".join(
+            f"{name.rpartition('.')[2]}: {self._input(values, name)}".replace(": \n", ":\n", 1) for name in self.inputs
+        )
+
+    def _input(self, values: Mapping[str, Any], field: str) -> str:
+        value = look_up(values, field)
+        return _listed(value, field) if field in self.nested and isinstance(value, list) and value else _text(values, field)
 
 
 def kind_of(value: Any) -> str:
@@ -89,9 +118,73 @@ def kind_of(value: Any) -> str:
     return "null" if value is None else _TYPES.get(type(value), f"a {type(value).__name__}")
 
 
+def look_up(values: Mapping[str, Any], field: str) -> Any:
+    """The value of a field, or of a path such as ``question.stem`` or ``instances.0.input``; a mark where there is none."""
+    if field in values:
+        return values[field]
+    here: Any = values
+    for part in field.split("."):
+        if isinstance(here, Mapping) and part in here:
+            here = here[part]
+        elif isinstance(here, list) and part.isdecimal() and int(part) < len(here):
+            here = here[int(part)]
+        else:
+            return _ABSENT
+    return here
+
+
+def is_absent(value: Any) -> bool:
+    """Whether :func:`look_up` found nothing."""
+    return value is _ABSENT
+
+
+def are_pieces(value: Any) -> bool:
+    """Whether a value is a text in pieces: a list of objects with ``text``, and nothing beside it but an ``entity`` name."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, Mapping) and "text" in item and set(item) <= {"text", "entity"} for item in value)
+    )
+
+
+def _pieces(values: Mapping[str, Any], field: str) -> tuple[str, str]:
+    """The whole text, and JSON of entity to values."""
+    items = look_up(values, field)
+    if not are_pieces(items) or not all(isinstance(part, str) for item in items for part in item.values()):
+        raise BadRow(f"wrong type: the field {field!r} is no list of pieces with a text")
+    text = _sound("".join(item["text"] for item in items), field).strip()
+    if not text:
+        raise BadRow(f"empty field {field!r}")
+    entities: dict[str, list[str]] = {}
+    for item in items:
+        if "entity" in item:
+            entities.setdefault(item["entity"], []).append(item["text"].strip())
+    return text, json.dumps(entities, ensure_ascii=False)
+
+
+def _tagged(text: str, tags: str, field: str) -> str:
+    words, marks = text.split(), tags.split()
+    if len(words) != len(marks):
+        raise BadRow(f"wrong number of tags: {len(marks)} in {field!r} for {len(words)} words")
+    return fields_of(words, marks)
+
+
+def _listed(value: list[Any], field: str) -> str:
+    """Sentences with a space between them; choices one a line."""
+    if _are_texts(value):
+        return _sound(" ".join(item.strip() for item in value if item.strip()), field)
+    if all(isinstance(item, Mapping) and isinstance(item.get("text"), str) and item.get("label") is not None for item in value):
+        return _sound("".join(f"\n({item['label']}) {item['text'].strip()}" for item in value), field)
+    raise BadRow(f"wrong type: the field {field!r} holds a list that is neither texts nor choices with label and text")
+
+
+def _are_texts(value: list[Any]) -> bool:
+    return all(isinstance(item, str) for item in value)
+
+
 def _turns(values: Mapping[str, Any], field: str) -> tuple[list[Message], str | None]:
-    turns = values.get(field)
-    if turns is None:
+    turns = look_up(values, field)
+    if turns is None or turns is _ABSENT:
         raise BadRow(f"missing field {field!r}")
     if not isinstance(turns, list):
         raise BadRow(f"wrong type: the field {field!r} holds {kind_of(turns)}, not a list of turns")
@@ -119,9 +212,9 @@ def _turns(values: Mapping[str, Any], field: str) -> tuple[list[Message], str | 
 
 
 def _text(values: Mapping[str, Any], field: str, *, numbers: bool = False) -> str:
-    value = values.get(field)
-    if value is None:
-        raise BadRow(f"empty field {field!r}" if field in values else f"missing field {field!r}")
+    value = look_up(values, field)
+    if value is None or value is _ABSENT:
+        raise BadRow(f"empty field {field!r}" if value is None else f"missing field {field!r}")
     if numbers and isinstance(value, (int, float)):
         return json.dumps(value)
     if not isinstance(value, str):
@@ -131,7 +224,11 @@ def _text(values: Mapping[str, Any], field: str, *, numbers: bool = False) -> st
     return _sound(value, field)
 
 
-def _answer(value: Any, field: str) -> str | None:
+def _answer(value: Any, field: str, *, nested: bool = False) -> str | None:
+    if nested and isinstance(value, dict):
+        return _sound(json.dumps(value, ensure_ascii=False), field)
+    if nested and isinstance(value, list):
+        value = next((item for item in value if isinstance(item, str) and item.strip()), "") if _are_texts(value) else value
     if value is None or value != value:  # NaN is how data frames write "no value"
         return None
     if isinstance(value, (bool, int, float)):

@@ -66,7 +66,7 @@ class Source(Protocol):
 
 
 class FilesSource(BaseModel):
-    """Rows from files: JSON lines, JSON, CSV, TSV or Parquet. Relative paths are relative to the current directory.
+    """Rows from files: JSON lines, JSON, CSV, TSV, CoNLL or Parquet. Relative paths are relative to the current directory.
 
     Args:
         train: Rows with answers, without, or both. An answer of ``null`` makes a row unlabelled; so does a file in which no
@@ -75,8 +75,12 @@ class FilesSource(BaseModel):
         validation: Rows with answers; made from ``train`` when left out.
         test: The same.
         text_template: Literal text with slots such as ``"{phrase} => {tone}"``; the last slot is the answer's.
-        input_field: Column of the question, or several, separated by commas.
-        answer_field: Column of the answer.
+        input_field: Column of the question, or several, separated by commas; ``question.stem`` and ``instances.0.input``
+            lead into objects and lists. A list of texts is one text, a list of choices (``label``, ``text``) one line each.
+        answer_field: Column of the answer; of a list of texts the first, of an object its JSON.
+        tags_field: Column with one tag a word of the question; the answer is JSON of the fields they mark.
+        rationale_field: Column of the reasoning; it stands before the answer, as tasks with a chain of thought read it.
+        column_names: The columns of CSV and TSV files that have no header.
         system_prompt: System turn for conversations that have none of their own.
     """
 
@@ -90,13 +94,18 @@ class FilesSource(BaseModel):
     input_field: str | None = None
     answer_field: str | None = None
     system_prompt: str | None = None
+    tags_field: str | None = None
+    rationale_field: str | None = None
+    column_names: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> FilesSource:
         if self.text_template is not None:
-            for name in ("input_field", "answer_field", "system_prompt"):
+            for name in ("input_field", "answer_field", "tags_field", "rationale_field", "system_prompt"):
                 if getattr(self, name) is not None:
                     raise ConfigError(f"{name} and text_template exclude each other", where=name, fix="leave one of them out")
+        if self.tags_field is not None and self.answer_field is not None:
+            raise ConfigError("tags_field and answer_field exclude each other", where="tags_field", fix="leave one of them out")
         self.columns()  # refuses a malformed template now instead of when the files are read
         return self
 
@@ -132,7 +141,9 @@ class FilesSource(BaseModel):
     def columns(self) -> Columns:
         """The columns that the options name."""
         template = TextTemplate(self.text_template) if self.text_template is not None else None
-        return Columns(self.input_field, self.answer_field, template)
+        return Columns(
+            self.input_field, self.answer_field, template, self.tags_field, self.rationale_field, tuple(self.column_names)
+        )
 
 
 @dataclass(frozen=True)
@@ -141,7 +152,7 @@ class Detected:
 
     Args:
         path: The file.
-        format: ``JSON lines``, ``JSON``, ``CSV``, ``TSV`` or ``Parquet``.
+        format: ``JSON lines``, ``JSON``, ``CSV``, ``TSV``, ``CoNLL`` or ``Parquet``.
         encoding: Such as ``UTF-8``.
         layout: Which fields are the question and the answer, and why.
         rows: Rows that can be used.

@@ -32,7 +32,34 @@ class Measure:
 MEASURES: dict[str, Measure] = {
     "accuracy": Measure("Accuracy", "", "higher", "Share of test rows whose answer is the right label.", of_rows=True),
     "macro_f1": Measure("Macro F1", "", "higher", "F1 of each label, averaged over the labels of the test set."),
-    "valid_share": Measure("Valid answers", "", "higher", "Share of answers that are a label at all; others count as wrong."),
+    "exact_match": Measure(
+        "Exact match",
+        "",
+        "higher",
+        "Share of test rows whose answer is the reference but for case, punctuation and articles.",
+        ("em",),
+        True,
+    ),
+    "numeric_match": Measure("Right numbers", "", "higher", "Share of test rows whose number is the right one.", of_rows=True),
+    "token_f1": Measure(
+        "Token F1", "", "higher", "F1 of the words that answer and reference share, averaged over test rows (SQuAD)."
+    ),
+    "rouge_l": Measure(
+        "ROUGE-L", "", "higher", "F of the longest common subsequence of words, averaged over test rows.", ("rougel", "rouge")
+    ),
+    "rouge_1": Measure("ROUGE-1", "", "higher", "F of the words in common, averaged over test rows.", ("rouge1",)),
+    "rouge_2": Measure("ROUGE-2", "", "higher", "F of the pairs of words in common, averaged over test rows.", ("rouge2",)),
+    "chrf": Measure(
+        "chrF", "", "higher", "F of the character n-grams in common over the whole test set, from 0 to 1.", ("chrf_score",)
+    ),
+    "bleu": Measure("BLEU", "", "higher", "BLEU over the whole test set, from 0 to 100.", ("bleu_score",)),
+    "entity_f1": Measure(
+        "Entity F1", "", "higher", "F1 over all pairs of field and value, of the whole test set.", ("slot_f1", "field_f1")
+    ),
+    "win_rate": Measure(
+        "Win rate", "", "higher", "Share of comparisons with the reference that a judge gives to the answer; ties count half."
+    ),
+    "valid_share": Measure("Valid answers", "", "higher", "Share of answers that are valid at all; others count as wrong."),
     "share_of_teacher": Measure("Share of teacher", "", "higher", "Primary measure divided by the float32 teacher's.", ("kept",)),
     "parameters": Measure("Parameters", "", "lower", "Numbers in the model, tied ones counted once."),
     "size_mb": Measure("Size", "MB", "lower", "Files that are needed to run the model, in millions of bytes.", ("disk_mb",)),

@@ -13,7 +13,7 @@ from slmops.errors import DataError
 from slmops.files import write_json
 from slmops.progress import say
 from slmops.stages.context import Context
-from slmops.tasks.base import TASKS, open_task, rejection
+from slmops.tasks.base import open_task, problem, task_class, task_key
 from slmops.workspace import Made, StageResult
 
 
@@ -36,23 +36,24 @@ def prepare_data(context: Context) -> StageResult:
     source = open_source(context)
     config = {
         **section.model_dump(mode="json", exclude={"source"}),
-        "task_type": recipe.task_type,
+        "task_type": task_key(recipe.task_type),
         "task": recipe.task,
         "seed": recipe.seed,
     }
     key = StageKey("data", "dataset", 1, config, {"source": source.fingerprint()})
 
     def make(folder: Path, work: Path) -> Made:
-        task_class = TASKS.get(recipe.task_type)
-        labels = recipe.task.get("labels")
-        strict = open_task(recipe.task_type, recipe.task) if labels else None
+        model = task_class(recipe.task_type)
+        raw = source.read()
+        given = [str(row.answer) for rows in (raw.labelled, raw.validation, raw.test) for row in rows]
+        strict = open_task(recipe.task_type, model.complete(recipe.task, given)) if given else None
 
         def check(row: Row) -> str | None:
-            return rejection(strict, str(row.answer)) if strict else None
+            return problem(strict, row) if strict else None
 
         prepared = prepare(
-            source,
-            labels=labels,
+            raw,
+            labels=recipe.task.get("labels"),
             check_answer=check,
             seed=recipe.seed,
             max_bad_share=section.max_bad_share,
@@ -66,7 +67,7 @@ def prepare_data(context: Context) -> StageResult:
                 fix="give some rows with answers: the comparison needs them",
             )
         answers = [str(row.answer) for name in ("train", "validation", "test") for row in prepared.split(name)]
-        options = task_class.complete(recipe.task, answers)
+        options = model.complete(recipe.task, answers)
         open_task(recipe.task_type, options)
         write(prepared, folder)
         write_json(folder / "task.json", options)

@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from slmops.config import build
+from slmops.data.rows import Row
+from slmops.errors import UsageError, nearest
+from slmops.files import file_digest
 from slmops.registry import Entry, Registry
 
 
 class Task(Protocol):
-    """How answers of one kind are read and scored."""
+    """How rows of one kind are asked, answers read and scored, and training rows made.
+
+    ``tasks.prompts.Prompted`` has the options and the methods that most tasks share.
+    """
 
     @property
     def primary_measure(self) -> str:
-        """The measure that decides."""
+        """The measure that decides; a name in the table of measures."""
+
+    @property
+    def answer_schema(self) -> dict[str, Any]:
+        """JSON Schema of an answer in its normal form, for endpoints that can be held to one."""
 
     @classmethod
     def complete(cls, options: Mapping[str, Any], answers: Sequence[str]) -> dict[str, Any]:
         """The options with what the recipe left to the data filled in from the labelled rows' answers."""
 
+    def ask(self, row: Row) -> list[dict[str, str]]:
+        """The turns that the teacher is asked; they may be more than the student's.
+
+        Raises:
+            AnswerError: The row is no question of this task.
+        """
+
     def parse(self, text: str) -> str:
         """The answer in its normal form; raises :class:`AnswerError` with the reason if the text is no valid answer."""
+
+    def rationale(self, text: str) -> str | None:
+        """What a text says before its answer, where the task asks for it; ``None`` where there is nothing to keep."""
+
+    def training_rows(self, row: Row, answer: str, rationale: str | None) -> list[Row]:
+        """The rows that a question with an answer in its normal form becomes; the first is the question itself."""
 
     def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """The task's measures over a whole test set; keys are names in the table of measures."""
@@ -30,11 +54,72 @@ class Task(Protocol):
         """Whether one answer is right."""
 
 
-TASKS = Registry("task", {"classification": Entry("slmops.tasks.classification:Classification")})
+TASKS = Registry(
+    "task",
+    {
+        "classification": Entry("slmops.tasks.classification:Classification"),
+        "conversation": Entry("slmops.tasks.conversation:Conversation"),
+        "extraction": Entry("slmops.tasks.extraction:Extraction"),
+        "generation": Entry("slmops.tasks.generation:Generation"),
+        "math": Entry("slmops.tasks.math:Math"),
+        "nli": Entry("slmops.tasks.nli:Nli"),
+        "qa": Entry("slmops.tasks.qa:QuestionAnswering"),
+        "summarization": Entry("slmops.tasks.summarization:Summarization"),
+        "translation": Entry("slmops.tasks.translation:Translation"),
+    },
+)
+
+_ALIASES = {"nlu_qa": "qa"}
 
 
 class AnswerError(ValueError):
     """A text is no valid answer of the task; the message is the reason, particulars behind a colon."""
+
+
+def task_name(name: str) -> str:
+    """The registered name of a task type: case, hyphens and the names other tools use do not matter; a file as given.
+
+    Raises:
+        UsageError: No such task type.
+    """
+    if _is_file(name):
+        return name
+    plain = name.strip().casefold().replace("-", "_")
+    plain = _ALIASES.get(plain, plain)
+    if plain not in TASKS.entries():
+        raise UsageError(
+            f"unknown task type {name!r}", fix=f"{nearest(plain, TASKS.names())}; or the path of a .py file with your own"
+        )
+    return plain
+
+
+def task_class(name: str) -> Any:
+    """The class of a task type, which is its options model.
+
+    Args:
+        name: A registered name, or ``path/to/file.py`` or ``path/to/file.py:Class`` for a task of one's own; that file's
+            code runs.
+
+    Raises:
+        UsageError: No such task type.
+        ConfigError: The file has no such class, or it is no options model.
+    """
+    known = task_name(name)
+    if not _is_file(known):
+        return TASKS.get(known)
+    from slmops.tasks.own import load_class
+
+    return load_class(known)
+
+
+def task_key(name: str) -> Any:
+    """What stands for a task type in a stage's id: its name, for a file with a hash of its contents.
+
+    Raises:
+        UsageError: No such task type.
+    """
+    known = task_name(name)
+    return {"file": file_digest(Path(known.rpartition(".py")[0] + ".py")), "name": known} if _is_file(known) else known
 
 
 def open_task(name: str, options: Mapping[str, Any]) -> Task:
@@ -44,7 +129,7 @@ def open_task(name: str, options: Mapping[str, Any]) -> Task:
         UsageError: No such task type.
         ConfigError: An option it does not know, or a wrong type.
     """
-    task: Task = build(TASKS.get(name), options, where=f"task {name!r}")
+    task: Task = build(task_class(name), options, where=f"task {name!r}")
     return task
 
 
@@ -55,3 +140,18 @@ def rejection(task: Task, answer: str) -> str | None:
     except AnswerError as error:
         return str(error)
     return None
+
+
+def problem(task: Task, row: Row) -> str | None:
+    """Why a row cannot be used for a task: no question of its kind, or an answer that is none; else ``None``."""
+    try:
+        task.ask(row)
+        if row.answer is not None:
+            task.parse(row.answer)
+    except AnswerError as error:
+        return str(error)
+    return None
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".py") or ".py:" in name

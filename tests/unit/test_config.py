@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 import slmops
 from slmops import config
@@ -208,7 +209,7 @@ def test_a_plug_in_reads_all_its_options() -> None:
         f"{options.__name__}.{name}"
         for options in plugins
         for name in options.model_fields
-        if name not in attributes_read(Path(inspect.getfile(options)))
+        if name not in attributes_read(*{Path(inspect.getfile(base)) for base in options.__mro__ if issubclass(base, BaseModel)})
     ] == []
 
 

@@ -37,4 +37,5 @@ def test_a_name_stands_for_one_measure() -> None:
         "valid_share",
         "share_of_teacher",
         "requests_per_s",
+        *("exact_match", "numeric_match", "token_f1", "rouge_l", "rouge_1", "rouge_2", "chrf", "bleu", "entity_f1", "win_rate"),
     }

@@ -64,7 +64,7 @@ def test_labels_come_from_the_data_where_the_recipe_names_none() -> None:
 
 
 def test_mistakes_in_the_options_are_named() -> None:
-    with pytest.raises(UsageError, match=r"unknown task 'classifikation'\n.*did you mean 'classification'"):
+    with pytest.raises(UsageError, match=r"unknown task type 'classifikation'\n.*did you mean 'classification'"):
         open_task("classifikation", {})
     with pytest.raises(ConfigError, match="label: unknown key; did you mean 'labels'"):
         open_task("classification", {"label": ["a", "b"]})
