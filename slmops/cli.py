@@ -14,6 +14,7 @@ from slmops.errors import MissingExtraError, SlmopsError, UsageError, nearest
 VERBS = {
     "distill": ("slmops.commands.distill:app", "make a small model from a teacher and your data, one command"),
     "run": ("slmops.commands.run:app", "run or resume a recipe"),
+    "check-data": ("slmops.commands.check_data:app", "look at data: good rows, what is set aside and why, a report"),
     "recipes": ("slmops.commands.recipes:app", "list the recipes that come with the package, or show one"),
     "config": ("slmops.commands.config:app", "explain where each value of a recipe comes from"),
     "generate": ("slmops.commands.generate:app", "let a teacher answer rows: stage 1 by itself"),
@@ -37,6 +38,9 @@ _EXTRAS = {
     "openai": "client",
     "anthropic": "api",
     "pyarrow": "parquet",
+    "datasketch": "quality",
+    "py3langid": "quality",
+    "phonenumbers": "privacy",
 }
 
 

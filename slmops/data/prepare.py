@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,25 @@ from slmops.files import read_json, read_jsonl, write_json, write_jsonl
 
 CheckAnswer = Callable[[Row], str | None]
 """A task's check of a labelled row: why its answer cannot be used, or ``None``."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Rows that were looked at.
+
+    Args:
+        splits: The rows to go on with, by split, without a question that stands twice.
+        rejected: The rows set aside.
+        together: Group by row id: rows of one group are alike and must not stand in different splits.
+    """
+
+    splits: dict[str, list[Row]]
+    rejected: list[Rejected]
+    together: Mapping[str, str] = field(default_factory=dict)
+
+
+Examine = Callable[[Mapping[str, Sequence[Row]]], Examined]
+"""Looks at test, validation, train and pool, in this order: a row that stands in several stays in the first."""
 
 SPLITS = ("train", "pool", "validation", "test")
 REJECTED = "rejected.jsonl"
@@ -74,6 +93,7 @@ def prepare(
     max_bad_share: float,
     validation_share: float,
     test_share: float,
+    examine: Examine | None = None,
 ) -> Prepared:
     """Read a source, check its rows, drop duplicates and make the splits that are missing.
 
@@ -89,6 +109,7 @@ def prepare(
         max_bad_share: Most bad rows, as a share of all.
         validation_share: Share of the labelled rows for validation where the source has none; 0 for no such split.
         test_share: The same for test.
+        examine: A closer look at the rows, which must find the duplicates too; left out: equal questions alone.
 
     Raises:
         DataError: Too many bad rows; no row left to train on, or for a split.
@@ -101,7 +122,9 @@ def prepare(
     for name in ("test", "validation", "train"):
         splits[name] = _checked(splits[name], check_answer, rejected)
     _stop_if_too_many(rejected, total, max_bad_share)
-    splits = _without_duplicates(splits, rejected)
+    examined = (examine or _without_duplicates)(splits)
+    splits = {**examined.splits}
+    rejected += examined.rejected
     emptied = sorted(name for name in given & {"test", "validation"} if not splits[name])
     if emptied or not (splits["train"] or splits["pool"]):
         lost = emptied[0] if emptied else "training"
@@ -109,14 +132,14 @@ def prepare(
     answers = [row.answer or "" for name in ("train", "validation", "test") for row in splits[name]]
     known = tuple(labels) if labels is not None else tuple(sorted(set(answers))) if look_like_labels(answers) else None
     train, pool, validation, test = splits["train"], splits["pool"], splits["validation"], splits["test"]
-    labelled = len(train)
+    labelled, alike = len(train), examined.together
     if "test" not in given and test_share > 0:
-        test, train = _draw(train, round(labelled * test_share), "test", known, seed)
+        test, train = _draw(train, round(labelled * test_share), "test", known, seed, alike)
     if "validation" not in given and validation_share > 0:
         if train:
-            validation, train = _draw(train, round(labelled * validation_share), "validation", known, seed)
+            validation, train = _draw(train, round(labelled * validation_share), "validation", known, seed, alike)
         else:
-            validation, pool = _draw(pool, round(len(pool) * validation_share), "validation", None, seed)
+            validation, pool = _draw(pool, round(len(pool) * validation_share), "validation", None, seed, alike)
     return Prepared(train, pool, validation, test, rejected, known)
 
 
@@ -150,10 +173,11 @@ def question_key(row: Row) -> str:
 
     Signs that carry meaning (``+``, ``-``, ``%``, ``:)``) stay, and a decimal point still parts the digits.
     """
-    return "\x1e".join(f"{turn['role']}\x1f{_normal(turn['content'])}" for turn in row.messages)
+    return "\x1e".join(f"{turn['role']}\x1f{normal(turn['content'])}" for turn in row.messages)
 
 
-def _normal(text: str) -> str:
+def normal(text: str) -> str:
+    """A text without the differences that :func:`question_key` leaves out."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return _PUNCTUATION.sub(" ", folded).strip() or folded
 
@@ -165,12 +189,13 @@ def _checked(rows: Iterable[Row], check_answer: CheckAnswer, rejected: list[Reje
         if reason is None:
             kept.append(row)
         else:
-            rejected.append(_reject(row, reason))
+            rejected.append(reject(row, reason))
     return kept
 
 
-def _without_duplicates(splits: Mapping[str, Sequence[Row]], rejected: list[Rejected]) -> dict[str, list[Row]]:
+def _without_duplicates(splits: Mapping[str, Sequence[Row]]) -> Examined:
     """The splits in the order of their rank, each question in the first place it stands."""
+    rejected: list[Rejected] = []
     seen: dict[str, Row] = {}
     kept: dict[str, list[Row]] = {}
     for name, rows in splits.items():
@@ -180,10 +205,10 @@ def _without_duplicates(splits: Mapping[str, Sequence[Row]], rejected: list[Reje
             if first is row:
                 kept[name].append(row)
             elif row.answer is None or first.answer is None or row.answer == first.answer:
-                rejected.append(_reject(row, f"duplicate of {first.origin}"))
+                rejected.append(reject(row, f"duplicate of {first.origin}"))
             else:
-                rejected.append(_reject(row, f"conflicting answer: {row.answer!r}, but {first.origin} has {first.answer!r}"))
-    return kept
+                rejected.append(reject(row, f"conflicting answer: {row.answer!r}, but {first.origin} has {first.answer!r}"))
+    return Examined(kept, rejected)
 
 
 def _stop_if_too_many(rejected: Sequence[Rejected], total: int, max_bad_share: float) -> None:
@@ -215,9 +240,16 @@ def _kinds(rejected: Iterable[Rejected]) -> list[tuple[str, int]]:
     return Counter(bad.kind for bad in rejected).most_common()
 
 
-def _draw(rows: list[Row], count: int, name: str, labels: Sequence[str] | None, seed: int) -> tuple[list[Row], list[Row]]:
+def _draw(
+    rows: list[Row], count: int, name: str, labels: Sequence[str] | None, seed: int, alike: Mapping[str, str]
+) -> tuple[list[Row], list[Row]]:
     taken, rest = take_share(
-        rows, count=max(1, count), key=question_key, group=lambda row: row.answer or "" if labels is not None else "", seed=seed
+        rows,
+        count=max(1, count),
+        key=question_key,
+        group=lambda row: row.answer or "" if labels is not None else "",
+        together=lambda row: alike.get(row.id, row.id),
+        seed=seed,
     )
     if not taken:
         raise DataError(
@@ -227,6 +259,7 @@ def _draw(rows: list[Row], count: int, name: str, labels: Sequence[str] | None, 
     return taken, rest
 
 
-def _reject(row: Row, reason: str) -> Rejected:
+def reject(row: Row, reason: str) -> Rejected:
+    """Set a row aside; the text of the reason before its first colon is its kind."""
     raw = {"messages": [dict(turn) for turn in row.messages], "answer": row.answer}
     return Rejected(row.origin, reason, json.dumps(raw, ensure_ascii=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from slmops.data.rows import Row
@@ -9,7 +10,13 @@ from slmops.files import digest
 
 
 def take_share(
-    rows: Sequence[Row], *, count: int, key: Callable[[Row], str], group: Callable[[Row], str], seed: int
+    rows: Sequence[Row],
+    *,
+    count: int,
+    key: Callable[[Row], str],
+    group: Callable[[Row], str],
+    together: Callable[[Row], str] | None = None,
+    seed: int,
 ) -> tuple[list[Row], list[Row]]:
     """Take ``count`` rows out, every group giving its share (largest remainder) and keeping at least one row.
 
@@ -18,16 +25,29 @@ def take_share(
         count: Rows to take; fewer are taken where the groups cannot give as many.
         key: What a row is ranked by, hashed with the seed.
         group: The stratum of a row.
+        together: Rows with the same value are taken all or none, and count for the stratum most of them have; left out:
+            every row by itself.
         seed: Another seed takes other rows.
 
     Returns:
         The rows taken and the rest, both in the order of ``rows``.
     """
-    groups: dict[str, list[tuple[str, int]]] = {}
+    bundles: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
-        groups.setdefault(group(row), []).append((digest([seed, key(row)]), index))
-    quotas = _quotas({name: len(members) for name, members in groups.items()}, count, seed)
-    taken = {index for name, members in groups.items() for _, index in sorted(members)[: quotas[name]]}
+        bundles.setdefault(together(row) if together else str(index), []).append(index)
+    groups: dict[str, list[tuple[str, list[int]]]] = {}
+    for members in bundles.values():
+        strata = Counter(group(rows[index]) for index in members)
+        stratum = min(strata, key=lambda name: (-strata[name], name))
+        groups.setdefault(stratum, []).append((min(digest([seed, key(rows[index])]) for index in members), members))
+    quotas = _quotas({name: sum(len(members) for _, members in bundled) for name, bundled in groups.items()}, count, seed)
+    taken: set[int] = set()
+    for name, bundled in groups.items():
+        room = quotas[name]
+        for _, members in sorted(bundled):
+            if len(members) <= room:
+                taken.update(members)
+                room -= len(members)
     return [row for index, row in enumerate(rows) if index in taken], [row for index, row in enumerate(rows) if index not in taken]
 
 

@@ -76,6 +76,31 @@ class Strip:
     strong: bool = False
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A row of :func:`bar_chart`; ``text`` is the value as it is printed."""
+
+    label: str
+    series: str
+    value: float
+    text: str
+
+
+def bar_chart(bars: Sequence[Bar], frame: Frame, *, axis: str) -> str:
+    """A bar from zero for each row, in the order given."""
+    rows = _Rows(frame, [bar.label for bar in bars], right=text_width(max((bar.text for bar in bars), key=len), _FONT) + 8)
+    scale = Scale(0, max(bar.value for bar in bars) * 1.02 or 1, rows.left, rows.right)
+    rows.axis(scale, axis)
+    for index, bar in enumerate(bars):
+        y = rows.label(index, strong=False)
+        width = max(scale(bar.value) - rows.left, 1)
+        rows.svg.add(
+            "rect", f"bar {bar.series}", x=rows.left, y=y - 6, width=width, height=12, rx=2, tip=f"{bar.label}: {bar.text}"
+        )
+        rows.svg.text("value", frame.width - 2, y + 4, bar.text, "end")
+    return str(rows.svg)
+
+
 def interval_chart(dots: Sequence[Dot], frame: Frame, *, axis: str, reference: float | None = None) -> str:
     """A dot with its interval for each row, in the order given; a dashed line at ``reference``."""
     values = [value for dot in dots for value in (dot.value, *(dot.interval or ())) if value is not None]

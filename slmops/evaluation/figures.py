@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from markupsafe import Markup
-
 from slmops.evaluation import charts
 from slmops.evaluation.formats import figure, inside, number
+from slmops.evaluation.page import FULL, Figure
 from slmops.evaluation.schema import Report, Row
-from slmops.evaluation.svg import Frame
 
-_WIDE, _FULL, _NARROW = 500, 720, 326
 _SERIES = 8
-
-Draw = Callable[[Frame], str]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart in two sizes, of which the stylesheet shows the one that fits."""
-
-    name: str
-    title: str
-    caption: str
-    wide: Markup
-    narrow: Markup
 
 
 def series(report: Report) -> dict[str, str]:
@@ -65,7 +46,7 @@ def confusion(report: Report) -> Figure | None:
         title = f"Most often wrong: “{expected}” answered as “{answered}”, {wrong} of {of}"
     caption = f"{report.title(report.confusion.row)}: {right} of {total} answers are right. Shade: share of the line."
     described = "; ".join(f"{a} answered as {b}: {n} of {of}" for a, b, n, of in confused_pairs(report))
-    return _figure("confusion", title, caption, described, lambda frame: charts.heat_chart(labels, matrix, frame), wide=_FULL)
+    return Figure.drawn("confusion", title, caption, described, lambda frame: charts.heat_chart(labels, matrix, frame), wide=FULL)
 
 
 def confused_pairs(report: Report) -> list[tuple[str, str, int, int]]:
@@ -108,7 +89,7 @@ def _quality(report: Report) -> Figure | None:
         caption += " The dashed line is the teacher."
     described = "; ".join(f"{dot.label} {dot.text}{_between(dot.interval, key, report)}" for dot in dots)
     axis = _axis(report, key)
-    return _figure(
+    return Figure.drawn(
         "quality", title, caption, described, lambda frame: charts.interval_chart(dots, frame, axis=axis, reference=base)
     )
 
@@ -144,7 +125,7 @@ def _against(report: Report, cost: str) -> Figure | None:
     axes = {"x_axis": f"{_axis(report, cost)}, log scale", "y_axis": _axis(report, key)}
     described = "; ".join(point.tip for point in points)
     title = _saving(report, cost) or f"{quality.title} against {inside(measure.title)}"
-    return _figure(
+    return Figure.drawn(
         cost.replace("_", "-"), title, caption, described, lambda frame: charts.scatter_chart(points, frame, higher=higher, **axes)
     )
 
@@ -181,7 +162,7 @@ def _curves(report: Report) -> Figure | None:
     described = "; ".join(
         f"{run.name}: {run.steps} steps, from {number(run.curve[0].loss)} to {number(run.curve[-1].loss)}" for run in runs
     )
-    return _figure(
+    return Figure.drawn(
         "curves", title, caption, described, lambda frame: charts.curve_chart(curves, frame, x_axis="Step", y_axis="Training loss")
     )
 
@@ -202,12 +183,7 @@ def _latencies(report: Report) -> Figure | None:
         for row in report.rows
     )
     axis = "Time of a request (ms), log scale"
-    return _figure("latencies", title, caption, described, lambda frame: charts.strip_chart(strips, frame, axis=axis))
-
-
-def _figure(name: str, title: str, caption: str, described: str, draw: Draw, *, wide: int = _WIDE) -> Figure:
-    both = (Markup(draw(Frame(name, width, title, described))) for width in (wide, _NARROW))
-    return Figure(name, title, caption, *both)
+    return Figure.drawn("latencies", title, caption, described, lambda frame: charts.strip_chart(strips, frame, axis=axis))
 
 
 def _value(row: Row | None, key: str) -> float | None:

@@ -78,3 +78,8 @@ def _rounded(value: float, item: Headline) -> str:
     """One decimal, or two so that a target missed by little does not look reached."""
     close = not item.reached and item.value is not None and abs(item.value - item.target) < 0.002 * abs(item.target)
     return f"{value:.2f}" if close else f"{value:.1f}".removesuffix(".0")
+
+
+def printable(text: str) -> str:
+    """A text without control characters, which could move the terminal's cursor."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)

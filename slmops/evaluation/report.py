@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from rich.cells import cell_len
 from rich.console import Console
@@ -15,10 +13,10 @@ from rich.text import Text
 
 from slmops.evaluation.charts import difference_chart
 from slmops.evaluation.figures import confused_pairs, confusion, figures, series
-from slmops.evaluation.formats import figure, headline_value, inside, number, percent, score, signed
+from slmops.evaluation.formats import figure, headline_value, inside, printable, signed
+from slmops.evaluation.page import render_page
 from slmops.evaluation.schema import Difference, Headline, Report, parse_report
 from slmops.evaluation.svg import Frame
-from slmops.progress import duration
 
 _QUALITY = "quality"  # stands for the report's primary measure
 _COLUMNS = (
@@ -55,18 +53,13 @@ def render_html(report: Mapping[str, Any]) -> str:
         ArtifactError: The content does not follow the schema.
     """
     checked = parse_report(report)
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: files("slmops.evaluation").joinpath(name).read_text(encoding="utf-8")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "percent": percent, "score": score, "duration": duration, "breakable": _breakable}
-    environment.globals |= {"headline_value": headline_value, "figure": figure, "signed": signed}
     columns = _columns(checked)
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
         report=checked,
+        headline_value=headline_value,
+        figure=figure,
+        signed=signed,
         columns=columns,
         other_columns=[key for key in checked.measures if key not in columns],
         colours=series(checked),
@@ -114,19 +107,13 @@ def render_table(report: Mapping[str, Any], width: int = 100) -> str:
         if at:
             console.print()
         for line in block:
-            # Control characters in a name could move the terminal's cursor.
-            console.print(Text("".join(character if character.isprintable() else " " for character in line)))
+            console.print(Text(printable(line)))
     return "\n".join(line.rstrip() for line in screen.getvalue().splitlines()) + "\n"
 
 
 def _columns(report: Report) -> list[str]:
     keys = [report.primary_measure if key == _QUALITY else key for key in _COLUMNS]
     return [key for key in keys if key in report.measures]
-
-
-def _breakable(label: str) -> Markup:
-    """A label that may be broken over lines after its underscores."""
-    return Markup("_<wbr>").join(label.split("_"))
 
 
 def _in_words(report: Report, item: Difference) -> str:

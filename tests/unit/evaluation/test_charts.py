@@ -9,10 +9,12 @@ from itertools import pairwise
 import pytest
 
 from slmops.evaluation.charts import (
+    Bar,
     Curve,
     Dot,
     Point,
     Strip,
+    bar_chart,
     curve_chart,
     heat_chart,
     interval_chart,
@@ -165,3 +167,14 @@ def test_linear_ticks_have_the_decimals_they_need(values: list[float], expected:
 def test_a_scale_of_one_value_has_room_around_it() -> None:
     assert math.isclose(linear_scale([0.8], 0, 100)(0.8), 50)
     assert math.isclose(log_scale([36.5], 0, 100)(36.5), 50)
+
+
+@WIDTHS
+def test_bars_start_at_zero_and_are_as_long_as_their_values(width: int) -> None:
+    bars = [Bar("good", "series-5", 300, "300"), Bar("a <b>", "series-2", 150, "150"), Bar("none", "series-2", 0, "0")]
+    svg = bar_chart(bars, frame(width), axis="rows")
+    lengths = [float(bar.get("width", "")) for bar in marks(svg, "rect", "bar")]
+    assert lengths[0] == pytest.approx(2 * lengths[1], rel=0.01)
+    assert lengths[2] == 1
+    assert len({bar.get("x") for bar in marks(svg, "rect", "bar")}) == 1
+    assert {"good", "a <b>", "none", "300", "150", "0", "rows"} <= set(texts(svg))
