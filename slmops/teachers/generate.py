@@ -25,12 +25,13 @@ from slmops.progress import say
 from slmops.tasks.base import TASKS, Task, open_task
 from slmops.teachers.answered import Answered, check_success, judge
 from slmops.teachers.api import ApiTeacher
+from slmops.teachers.base import Outcome, Request
 from slmops.teachers.cache import RequestCache
 from slmops.teachers.catalogue import API_MODELS, ApiOptions, is_api_teacher
 from slmops.teachers.plan import RequestPlan, plan_requests
 from slmops.teachers.recorded import RecordedTeacher
 from slmops.teachers.replies import AskParams, Reply
-from slmops.teachers.requests import Outcome, Request, RequestOptions, ask_all
+from slmops.teachers.requests import RequestOptions, ask_all
 
 ANSWERS, REJECTED = "answers.jsonl", "rejected.jsonl"
 CACHE = Path(WORK) / "requests.sqlite"

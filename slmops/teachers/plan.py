@@ -9,10 +9,10 @@ from statistics import mean
 from typing import Any
 
 from slmops.progress import duration
+from slmops.teachers.base import Request
 from slmops.teachers.cache import RequestCache, request_key
 from slmops.teachers.catalogue import ApiModel
 from slmops.teachers.replies import estimate_text_tokens, estimate_tokens
-from slmops.teachers.requests import Request
 
 # What a large model behind an API usually does; how many calls it takes at once is found out on the way.
 _SECONDS_A_CALL, _TOKENS_A_SECOND, _AT_ONCE = 1.0, 50.0, 16

@@ -20,8 +20,8 @@ from slmops.data.shapes import BadRow, Layout
 from slmops.errors import DataError, at
 from slmops.files import digest, file_digest
 from slmops.teachers.api import openai_reply
+from slmops.teachers.base import Outcome
 from slmops.teachers.replies import Fault, Reply, estimate_text_tokens, estimate_tokens
-from slmops.teachers.requests import Outcome
 
 NO_ANSWER = "no recorded answer"
 _CHAT = Layout("messages", ("messages",), None, "")

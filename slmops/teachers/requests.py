@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pydantic import Field
 
 from slmops.config import Section
-from slmops.data.rows import Message
 from slmops.errors import ConfigError, SlmopsError, TeacherError
 from slmops.files import canonical
 from slmops.progress import duration, progress
 from slmops.teachers.api import ApiTeacher
+from slmops.teachers.base import Outcome, Request
 from slmops.teachers.cache import Claim, RequestCache, Spent, Stored, request_key
 from slmops.teachers.pacing import Pace, backoff
 from slmops.teachers.replies import AskParams, ChatClient, Fault, Reply, estimate_tokens
@@ -40,24 +40,6 @@ class RequestOptions(Section):
     max_backoff_s: float = Field(60, ge=0, description="Longest wait before any attempt")
     patience_s: float = Field(600, gt=0, description="Longest time without any answer, and longest Retry-After, before all stops")
     max_cost: float | None = Field(None, gt=0, description="US dollars that this teacher may cost in this cache, all runs together")
-
-
-@dataclass(frozen=True)
-class Request:
-    """A question to a teacher; ``id`` is the caller's and comes back with the outcome."""
-
-    id: str
-    messages: Sequence[Message]
-    params: AskParams
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a request: a reply, a reason why there is none, or neither where the run stopped before it."""
-
-    id: str
-    reply: Reply | None
-    reason: str | None
 
 
 @dataclass(frozen=True)

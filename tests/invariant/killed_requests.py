@@ -10,10 +10,11 @@ from pathlib import Path
 
 from slmops.files import write_json
 from slmops.teachers.api import ApiTeacher
+from slmops.teachers.base import Request
 from slmops.teachers.cache import RequestCache
 from slmops.teachers.catalogue import ApiOptions
 from slmops.teachers.replies import AskParams
-from slmops.teachers.requests import Request, RequestOptions, ask_all
+from slmops.teachers.requests import RequestOptions, ask_all
 
 OPTIONS = RequestOptions(max_concurrency=32, max_attempts=10, backoff_s=0.01, max_backoff_s=0.1)
 PARAMS = AskParams(max_new_tokens=16)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from slmops.teachers.base import Request
 from slmops.teachers.cache import RequestCache, request_key
 from slmops.teachers.catalogue import ApiOptions, find_api_model
 from slmops.teachers.plan import plan_requests
 from slmops.teachers.replies import AskParams, Reply
-from slmops.teachers.requests import Request
 
 MODEL = find_api_model("gpt-4o")
 PARAMS = AskParams(max_new_tokens=100)

@@ -14,10 +14,11 @@ import pytest
 from slmops.errors import ConfigError, TeacherError
 from slmops.files import canonical
 from slmops.teachers.api import ApiTeacher
+from slmops.teachers.base import Request
 from slmops.teachers.cache import RequestCache
 from slmops.teachers.catalogue import ApiOptions
 from slmops.teachers.replies import AskParams
-from slmops.teachers.requests import Asked, Request, RequestOptions, ask_all
+from slmops.teachers.requests import Asked, RequestOptions, ask_all
 from slmops.testing.faults import Faults, FaultServer
 
 QUICK: dict[str, Any] = {"backoff_s": 0.002, "max_backoff_s": 0.02, "max_concurrency": 8}
