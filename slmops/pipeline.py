@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,8 @@ def _candidate(
     attempts: list[dict[str, Any]] = []
     found: list[Candidate] = []
     schemes = recipe.export.teacher_schemes if name == QUANTIZED else recipe.export.schemes
-    for scheme in schemes:
-        exported = export_model(context, name, model, reference, data, scheme)
+    for scheme, following in zip_longest(schemes, schemes[1:]):
+        exported = export_model(context, name, model, reference, data, scheme, following=following)
         attempts.append(dict(exported.facts))
         agrees = exported.facts["passed"]
         if not agrees and not (name == QUANTIZED and scheme == schemes[-1]):

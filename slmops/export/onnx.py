@@ -18,10 +18,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from slmops.errors import ModelError, UsageError, nearest
-from slmops.files import read_json, write_json
+from slmops.files import read_json, size_bytes, write_json
+from slmops.models.fit import memory_available_mb
 from slmops.models.load import context_length
 from slmops.progress import say
 
@@ -40,7 +43,10 @@ _BUILD = {
     "int8": ("fp32",),
     "float32": ("fp32",),
 }
+"""The builder's options; its search for scales (``algo_config``) keeps one core busy."""
+
 _LOG_TAIL = 12
+_MEMORY = 10  # the builder's, in sizes of the model
 
 
 def export_onnx(model: Path, target: Path, scheme: str, *, max_length: int) -> None:
@@ -82,6 +88,36 @@ def export_onnx(model: Path, target: Path, scheme: str, *, max_length: int) -> N
         target.replace(old)
     partial.replace(target)
     remove(old)
+
+
+def export_all(model: Path, targets: Mapping[str, Path], *, max_length: int) -> None:
+    """Convert a model by the first of some schemes, and by the others at the same time where that takes no longer.
+
+    Args:
+        model: The folder to convert.
+        targets: Scheme to the folder to make; what is there already is not made again.
+        max_length: As in :func:`export_onnx`.
+
+    Raises:
+        UsageError: No such scheme.
+        ModelError: As in :func:`export_onnx`.
+    """
+    first, *others = targets
+    if (targets[first] / CONFIG).is_file():
+        return
+    beside = [scheme for scheme in others if not (targets[scheme] / CONFIG).is_file() and _fits_beside(model, first, scheme)]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda scheme: export_onnx(model, targets[scheme], scheme, max_length=max_length), [first, *beside]))
+
+
+def _fits_beside(model: Path, *schemes: str) -> bool:
+    """Whether conversions side by side find a core and memory each."""
+    idle_cores = all(_BUILD[scheme][1:] for scheme in schemes if scheme in _BUILD)
+    return (
+        idle_cores
+        and (os.cpu_count() or 1) >= len(schemes)
+        and memory_available_mb() > len(schemes) * _MEMORY * size_bytes(model) / 1e6
+    )
 
 
 def remove(folder: Path) -> None:

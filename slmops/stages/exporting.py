@@ -54,7 +54,14 @@ def reference_answers(context: Context, name: str, model: StageResult, data: Sta
 
 
 def export_model(
-    context: Context, name: str, model: StageResult, reference: StageResult, data: StageResult, scheme: str
+    context: Context,
+    name: str,
+    model: StageResult,
+    reference: StageResult,
+    data: StageResult,
+    scheme: str,
+    *,
+    following: str | None = None,
 ) -> StageResult:
     """A model converted by one scheme and compared with its float32 answers; ``facts`` is the report's line about it.
 
@@ -65,30 +72,35 @@ def export_model(
         reference: Its answers, from :func:`reference_answers`.
         data: The run's data, for the task.
         scheme: A name of ``export.onnx.SCHEMES``.
+        following: The scheme that comes next if this one fails; it is converted at the same time where that is worth it.
     """
     recipe = context.recipe
     section = recipe.export
-    config = {
-        **section.model_dump(mode="json", include={"runtime", "max_length", "parity"}),
-        "scheme": scheme,
-        "threads": recipe.evaluation.threads,
-        "max_new_tokens": recipe.answers.max_new_tokens,
-    }
-    key = StageKey(f"export.{name}.{scheme}", "candidate", 1, config, {"model": model.id, "reference": reference.id})
+
+    def key_of(scheme: str) -> StageKey:
+        config = {
+            **section.model_dump(mode="json", include={"runtime", "max_length", "parity"}),
+            "scheme": scheme,
+            "threads": recipe.evaluation.threads,
+            "max_new_tokens": recipe.answers.max_new_tokens,
+        }
+        return StageKey(f"export.{name}.{scheme}", "candidate", 1, config, {"model": model.id, "reference": reference.id})
 
     def make(folder: Path, work: Path) -> Made:
-        from slmops.export.onnx import export_onnx
+        from slmops.export.onnx import export_all
         from slmops.runtimes.base import open_runtime
 
         target = folder / MODEL
-        if not (target / "genai_config.json").is_file():
-            export_onnx(model.path / MODEL, target, scheme, max_length=section.max_length)
+        targets = {scheme: target}
+        if following is not None:
+            targets[following] = context.workspace.folder(key_of(following)) / MODEL
+        export_all(model.path / MODEL, targets, max_length=section.max_length)
         runtime = open_runtime(section.runtime, target, threads=recipe.evaluation.threads)
         attempt = _attempt(scheme, model.path / MODEL, target, runtime, reference, context.task(data), recipe)
         say(f"  {scheme}: {attempt['size_mb']} MB, agreement {attempt['agreement']:.3f}, {attempt['why'] or 'agrees'}")
         return Made(attempt)
 
-    return context.workspace.stage(key, make)
+    return context.workspace.stage(key_of(scheme), make)
 
 
 def package(context: Context, name: str, candidate: StageResult, data: StageResult) -> StageResult:

@@ -7,7 +7,7 @@ import pytest
 
 from slmops.data.chat import ChatTemplate
 from slmops.errors import ModelError, UsageError
-from slmops.export.onnx import SCHEMES, export_onnx
+from slmops.export.onnx import SCHEMES, export_all, export_onnx
 from slmops.export.parity import Side, compare
 from slmops.files import read_json, size_bytes
 from slmops.runtimes.base import Sampling, open_runtime
@@ -101,3 +101,23 @@ def test_a_failure_shows_the_end_of_the_builders_log(model, tmp_path):
     with pytest.raises(ModelError, match=r"(?s)builder failed.*out\.log"):
         export_onnx(broken, tmp_path / "out", "int4", max_length=64)
     assert not (tmp_path / "out").exists()
+
+
+def test_slow_conversions_run_side_by_side_and_what_is_there_is_not_made_again(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    targets = {scheme: tmp_path / scheme for scheme in ("int4", "int4-mixed")}
+    export_all(model, targets, max_length=64)
+    assert [read_json(folder / "export.json")["scheme"] for folder in targets.values()] == ["int4", "int4-mixed"]
+
+    before = (tmp_path / "int4" / "model.onnx").stat().st_mtime_ns
+    export_all(model, {"int4": tmp_path / "int4", "int8": tmp_path / "int8"}, max_length=64)
+    assert (tmp_path / "int4" / "model.onnx").stat().st_mtime_ns == before
+    assert not (tmp_path / "int8").exists()
+
+
+@pytest.mark.parametrize(("schemes", "cores"), [(("int4", "w8a8"), 2), (("int4", "int4-mixed"), 1)])
+def test_a_conversion_waits_where_it_would_find_no_core(schemes, cores, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("slmops.export.onnx.export_onnx", lambda model, target, scheme, max_length: target.mkdir(parents=True))
+    export_all(model, {scheme: tmp_path / scheme for scheme in schemes}, max_length=64)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["int4"]
