@@ -74,6 +74,11 @@ class TeacherSection(Section):
     model: str = Field(description="Catalogue name, folder, .gguf file or hub id")
     tune: TrainingSection | None = Field(None, description="Tune the teacher on the labelled rows first; absent: use it as it is")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Type it computes in while answering")
+    engine: Literal["auto", "torch", "openvino-genai", "ort-genai"] = Field(
+        "auto",
+        description="What answers; auto: for answers of 32 tokens or more the fastest in a short measurement, else torch; "
+        "engines beside torch have weights of 8 bits",
+    )
 
 
 class AnswersSection(Section):

@@ -7,6 +7,7 @@ import math
 import os
 import struct
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -158,6 +159,12 @@ def context_length(path: Path) -> int:
             if isinstance(values.get(key), int):
                 return int(values[key])
     raise ModelError("the context length is not in it", where=str(path / CONFIG), fix=f"add one of {', '.join(_CONTEXT_KEYS)}")
+
+
+def end_token_ids(configured: int | Sequence[int] | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids of the tokens that end an answer: ``eos_token_id`` as generation settings have it, and the tokenizer's own."""
+    more = configured if isinstance(configured, Sequence) else [configured]
+    return frozenset(int(token) for token in [tokenizer.eos_token_id, *more] if token is not None)
 
 
 def parameter_count(path: Path) -> int:

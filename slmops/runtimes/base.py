@@ -85,6 +85,7 @@ RUNTIMES = Registry(
     {
         "torch": Entry("slmops.runtimes.torch_runtime:open_runtime", extra="train"),
         "ort-genai": Entry("slmops.runtimes.ort_genai:open_runtime", extra="serve"),
+        "openvino-genai": Entry("slmops.runtimes.openvino_genai:open_runtime", extra="openvino"),
     },
 )
 

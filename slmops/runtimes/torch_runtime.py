@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from slmops.models.load import context_length, load_model, load_tokenizer
+from slmops.models.load import context_length, end_token_ids, load_model, load_tokenizer
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
 from slmops.runtimes.decoding import Answer, check_prompt, run_batch, run_stream
 
@@ -45,7 +45,7 @@ class TorchRuntime:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.info = RuntimeInfo("torch", str(model.dtype).removeprefix("torch."), context, batch_dependent=True)
-        self._end_ids = _end_ids(model, tokenizer)
+        self._end_ids = end_token_ids(getattr(model.generation_config, "eos_token_id", None), tokenizer)
         known = inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         self._takes_positions = "position_ids" in known
@@ -114,12 +114,6 @@ class TorchRuntime:
         with torch.inference_mode():
             output = self.model(**inputs, use_cache=True)
         return output.logits[:, -1].float(), output.past_key_values
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    more = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(token) for token in [tokenizer.eos_token_id, *more] if token is not None)
 
 
 def _choose(logits: Any, sampling: Sampling, random: Any) -> Any:

@@ -10,6 +10,7 @@ from slmops.artifact import StageKey
 from slmops.config import StudentSection, TrainingSection
 from slmops.files import write_json, write_jsonl
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
+from slmops.teachers.engines import settled
 from slmops.workspace import Made, StageResult, link_or_copy
 
 if TYPE_CHECKING:
@@ -109,6 +110,9 @@ def answer(context: Context, teacher: StageResult, data: StageResult) -> StageRe
     recipe = context.recipe
     section = recipe.answers
     config = {**section.model_dump(mode="json"), "precision": recipe.teacher.precision, **context.template_key}
+    engine = settled(recipe.teacher.engine, section.max_new_tokens)
+    if engine != "torch":
+        config["engine"] = engine
     key = StageKey("answers", "answers", 1, config, {"teacher": teacher.id, "data": data.id})
 
     def make(folder: Path, work: Path) -> Made:
@@ -119,8 +123,16 @@ def answer(context: Context, teacher: StageResult, data: StageResult) -> StageRe
         labelled = {name: rows_of(data, name) for name in ("train", "validation")}
         pool = rows_of(data, "pool")
         model = teacher.path / MODEL
-        local = LocalTeacher.load(model, context.template(model), recipe.teacher.precision)
         everything = [*labelled["train"], *pool, *labelled["validation"]]
+        local = LocalTeacher.fitting(
+            model,
+            context.template(model),
+            recipe.teacher.precision,
+            engine=engine,
+            rows=everything,
+            max_new_tokens=section.max_new_tokens,
+            work=work,
+        )
         answered = answer_rows(
             local, everything, task, chunk_rows=section.chunk_rows, max_new_tokens=section.max_new_tokens, work=work
         )
@@ -139,7 +151,7 @@ def answer(context: Context, teacher: StageResult, data: StageResult) -> StageRe
             if rows
         }
         counts = {"answered": len(answered.rows), "rejected": len(answered.rejected), "reasons": answered.reasons}
-        return Made({**counts, "pool": len(good), "right": right})
+        return Made({**counts, "pool": len(good), "right": right, **local.identity})
 
     return context.workspace.stage(key, make)
 

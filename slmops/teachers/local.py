@@ -1,19 +1,23 @@
-"""A teacher whose weights are on this machine, through transformers."""
+"""A teacher whose weights are on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
-from slmops.models.load import context_length, load_model
-from slmops.runtimes.base import Sampling
+from slmops.errors import ResourceError, TeacherError
+from slmops.models.fit import check_fits
+from slmops.models.load import context_length, load_model, parameter_count
+from slmops.runtimes.base import Runtime, Sampling
 from slmops.runtimes.torch_runtime import TorchRuntime
 from slmops.signals.topk import TopK
+from slmops.teachers.engines import Candidate, choose, converting_candidates, open_engine, read_record, settled, write_record
 from slmops.training.batches import collate
 from slmops.training.forward import answers_of
 from slmops.training.machine import autocast_type
@@ -21,17 +25,66 @@ from slmops.training.machine import autocast_type
 
 @dataclass(frozen=True)
 class LocalTeacher:
-    """Answers rows greedily and gives its distribution at answer positions."""
+    """Answers rows greedily and, with PyTorch, gives its distribution at answer positions."""
 
-    runtime: TorchRuntime
+    runtime: Runtime
     template: Template
 
     @classmethod
-    def load(cls, folder: Path, template: Template, precision: str) -> LocalTeacher:
-        """Load a model folder; ``precision`` as in ``training.machine.autocast_type``."""
-        fast = autocast_type(precision) is not None
-        model = load_model(folder, dtype="bfloat16" if fast else "float32", attention="sdpa")
-        return cls(TorchRuntime(model, template.tokenizer, context_length(folder)), template)
+    def load(cls, folder: Path, template: Template, precision: str, *, engine: str = "torch") -> LocalTeacher:
+        """Load a model folder.
+
+        Args:
+            folder: In Hugging Face layout.
+            template: Renders the rows.
+            precision: As in ``training.machine.autocast_type``; engines beside PyTorch have their own, of 8 bits.
+            engine: Registry name of a runtime.
+
+        Raises:
+            ModelError: The engine cannot take this model.
+            MissingExtraError: It is not installed.
+        """
+        return cls(_open_torch(folder, template, precision) if engine == "torch" else open_engine(engine, folder), template)
+
+    @classmethod
+    def fitting(
+        cls, folder: Path, template: Template, precision: str, *, engine: str, rows: Sequence[Row], max_new_tokens: int, work: Path
+    ) -> LocalTeacher:
+        """The same; with ``auto`` the engine that a measurement on some of the rows found, kept in ``work`` for a resumed run.
+
+        Args:
+            folder: In Hugging Face layout.
+            template: Renders the rows.
+            precision: As in :meth:`load`.
+            engine: Registry name of a runtime, or ``auto``.
+            rows: All that are to be answered.
+            max_new_tokens: Of an answer; for short ones PyTorch is taken unmeasured.
+            work: Folder of the work in progress.
+        """
+        record = read_record(work)
+        engine = str(record["engine"]) if record is not None else settled(engine, max_new_tokens)
+        if engine != "auto" or not rows:
+            return cls.load(folder, template, precision, engine="torch" if engine == "auto" else engine)
+        parameters = parameter_count(folder)
+        own = Candidate("torch", 0.0, partial(_open_torch, folder, template, precision))
+        reference = (
+            own if autocast_type(precision) is None else Candidate("torch", 0.0, partial(_open_torch, folder, template, "float32"))
+        )
+        try:
+            check_fits(parameters, "inference", what=folder.name)
+        except ResourceError:
+            reference = own
+        prompts = [template.prompt(row) for row in rows]
+        runtime, trials = choose(
+            reference, [own, *converting_candidates(folder, parameters)], prompts, max_new_tokens=max_new_tokens
+        )
+        write_record(work, runtime, trials)
+        return cls(runtime, template)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What determines the answers besides weights, template and request."""
+        return {"engine": self.runtime.info.name, "precision": self.runtime.info.precision}
 
     def answer(self, rows: Sequence[Row], max_new_tokens: int) -> list[str]:
         """Greedy answers of one batch, in order; an answer that hits the limit is returned as far as it got."""
@@ -39,7 +92,13 @@ class LocalTeacher:
         return [generation.text.strip() for generation in generations]
 
     def signals(self, rows: Sequence[Encoded], k: int) -> list[TopK]:
-        """The distribution at every answer token of one batch of rows, in order."""
+        """The distribution at every answer token of one batch of rows, in order.
+
+        Raises:
+            TeacherError: The engine is not PyTorch.
+        """
+        if not isinstance(self.runtime, TorchRuntime):
+            raise TeacherError(f"{self.runtime.info.name} gives no distributions", fix="load the teacher with the engine torch")
         with torch.inference_mode():
             answers = answers_of(self.runtime.model, collate(rows, int(self.template.tokenizer.eos_token_id)))
             joined = TopK.from_logits(answers.logits, k)
@@ -49,3 +108,9 @@ class LocalTeacher:
             signals.append(joined[start:end])
             start = end
         return signals
+
+
+def _open_torch(folder: Path, template: Template, precision: str) -> TorchRuntime:
+    fast = autocast_type(precision) is not None
+    model = load_model(folder, dtype="bfloat16" if fast else "float32", attention="sdpa")
+    return TorchRuntime(model, template.tokenizer, context_length(folder))

@@ -50,14 +50,18 @@ def tiny_tokenizer(vocab_size: int = 384) -> PreTrainedTokenizerFast:
 
 
 def save_tiny_model(
-    path: Path, *, layers: int = 4, hidden: int = 64, seed: int = 0, vocab_size: int = 384, context: int = 256
+    path: Path, *, kind: str = "llama", layers: int = 4, hidden: int = 64, seed: int = 0, vocab_size: int = 384, context: int = 256
 ) -> Path:
-    """Write a random Llama with tied embeddings and its tokenizer to ``path`` (Hugging Face layout) and return it."""
+    """Write a random model with tied embeddings and its tokenizer to ``path`` (Hugging Face layout) and return it.
+
+    ``kind`` is a ``model_type`` of transformers whose configuration has Llama's keys.
+    """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = tiny_tokenizer(vocab_size)
-    config = LlamaConfig(
+    config = AutoConfig.for_model(
+        kind,
         vocab_size=vocab_size,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -72,7 +76,7 @@ def save_tiny_model(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
+        model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

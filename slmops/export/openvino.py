@@ -1,0 +1,53 @@
+"""Export for OpenVINO GenAI: 8-bit weights in a GGUF file, which that engine reads itself, and the tokenizer beside it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from slmops.export.gguf import write_gguf
+from slmops.files import read_json, write_json
+from slmops.models.load import context_length, end_token_ids, load_tokenizer, read_config
+
+WEIGHTS = "model.gguf"
+FACTS = "export.json"
+PRECISION = "int8"
+CONVERSION = 1
+"""Raised when the same folder gives another export: those in the cache are then made again."""
+
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+
+
+def export_openvino(model: Path, target: Path) -> None:
+    """Convert a model folder in Hugging Face layout; the folder ``target`` is there whole or not at all.
+
+    It has ``model.gguf``, the tokenizer with its chat template, and ``export.json`` with the precision, the context length
+    and the ids of the tokens that end an answer.
+
+    Raises:
+        ModelError: An architecture or tokenizer that cannot be written as GGUF.
+        MissingExtraError: The package gguf is not installed.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    for leftover in (partial, target):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    partial.mkdir(parents=True)
+    try:
+        write_gguf(model, partial / WEIGHTS)
+        for name in _TOKENIZER:
+            if (model / name).is_file():
+                shutil.copyfile(model / name, partial / name)
+        write_json(
+            partial / FACTS, {"precision": PRECISION, "context_length": context_length(model), "end_ids": sorted(_end_ids(model))}
+        )
+        partial.replace(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _end_ids(model: Path) -> frozenset[int]:
+    file = model / "generation_config.json"
+    settings = read_json(file) if file.is_file() else read_config(model)
+    return end_token_ids(settings.get("eos_token_id"), load_tokenizer(model))

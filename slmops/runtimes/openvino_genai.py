@@ -1,0 +1,157 @@
+"""OpenVINO GenAI with continuous batching on the CPU: the fastest engine for many prompts at once."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slmops.errors import ModelError
+from slmops.files import read_json
+from slmops.models.load import load_tokenizer
+from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
+from slmops.runtimes.decoding import Answer, check_prompt
+
+# Importing openvino reports its use to a server, unless its package for that cannot be imported.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+import openvino  # noqa: E402
+import openvino_genai  # noqa: E402
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+WEIGHTS = "model.gguf"
+FACTS = "export.json"
+"""Both as ``export.openvino`` writes them."""
+
+_MAX_BATCH = 64
+_MIN_TOKENS_A_STEP = 8192
+
+
+def open_runtime(path: Path, *, threads: int | None = None) -> OpenvinoRuntime:
+    """Load a folder as ``export.openvino`` writes it.
+
+    Args:
+        path: The folder.
+        threads: Threads of an operator; ``None``: the engine's own choice.
+
+    Raises:
+        ModelError: The folder holds no such model, or one that the engine cannot read.
+    """
+    if not (path / WEIGHTS).is_file() or not (path / FACTS).is_file():
+        raise ModelError(f"no {WEIGHTS} with its {FACTS} here", where=str(path), fix="convert the model for OpenVINO first")
+    facts = read_json(path / FACTS)
+    context = int(facts["context_length"])
+    scheduler = openvino_genai.SchedulerConfig()
+    # Whole prompts first, then one token of every row a step: a limit on rows then holds, and the batches are full.
+    scheduler.dynamic_split_fuse = False
+    scheduler.max_num_seqs = _MAX_BATCH
+    scheduler.max_num_batched_tokens = max(context, _MIN_TOKENS_A_STEP)
+    properties = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    try:
+        pipeline = openvino_genai.ContinuousBatchingPipeline(str(path / WEIGHTS), scheduler, "CPU", properties)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"OpenVINO cannot load the model: {error}", where=str(path), fix="use another engine for it") from error
+    info = RuntimeInfo("openvino-genai", str(facts["precision"]), context, batch_dependent=True)
+    return OpenvinoRuntime(pipeline, load_tokenizer(path), info, frozenset(facts["end_ids"]))
+
+
+class OpenvinoRuntime:
+    """A loaded model.
+
+    The engine gets token ids of the project's own tokenizer and gives token ids back; it renders no template, adds no token
+    and cuts no text. Greedy answers depend on the batch where two tokens are about equally likely.
+    """
+
+    def __init__(self, pipeline: Any, tokenizer: PreTrainedTokenizerBase, info: RuntimeInfo, end_ids: frozenset[int]) -> None:
+        self.info = info
+        self._pipeline, self._tokenizer, self._end_ids = pipeline, tokenizer, end_ids
+        self._numbers = itertools.count()
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of rendered text, special tokens recognised, nothing added."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[Generation]:
+        """Answer prompts, in order.
+
+        Raises:
+            DataError: A prompt is empty or does not fit into the context.
+        """
+        rows = [self._checked(prompt, sampling) for prompt in prompts]
+        answers = [self._answer(row, sampling) for row in rows]
+        for _ in self._steps(rows, answers, sampling):
+            pass
+        return [answer.generation() for answer in answers]
+
+    def stream(self, prompt: str, sampling: Sampling) -> Iterator[str | Generation]:
+        """Answer one prompt: pieces of text, then the whole :class:`Generation`.
+
+        Raises:
+            DataError: The prompt is empty or does not fit into the context.
+        """
+        row = self._checked(prompt, sampling)
+        answer = self._answer(row, sampling)
+        for _ in self._steps([row], [answer], sampling):
+            if piece := answer.take():
+                yield piece
+        yield answer.generation()
+
+    def _checked(self, prompt: str, sampling: Sampling) -> list[int]:
+        ids = self.tokenize(prompt)
+        check_prompt(ids, sampling, self.info.context_length)
+        return ids
+
+    def _answer(self, row: Sequence[int], sampling: Sampling) -> Answer:
+        return Answer(self._decode, self._end_ids, sampling, len(row))
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _steps(self, rows: Sequence[Sequence[int]], answers: Sequence[Answer], sampling: Sampling) -> Iterator[None]:
+        """Let the engine work until all answers have ended; yields after each of its steps."""
+        options = self._options(sampling)
+        waiting = [
+            (answer, self._pipeline.add_request(next(self._numbers), openvino.Tensor(np.array([row], np.int64)), options))
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+        try:
+            while waiting:
+                self._pipeline.step()
+                for answer, handle in waiting:
+                    _read(answer, handle)
+                waiting = [(answer, handle) for answer, handle in waiting if not answer.done]
+                yield
+        finally:
+            for _, handle in waiting:
+                handle.cancel()
+
+    def _options(self, sampling: Sampling) -> Any:
+        drawn = sampling.temperature > 0
+        options = openvino_genai.GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            stop_token_ids=set(self._end_ids),
+            eos_token_id=min(self._end_ids),
+            do_sample=drawn,
+            apply_chat_template=False,
+        )
+        if drawn:
+            options.temperature, options.top_p = sampling.temperature, sampling.top_p
+            options.rng_seed = sampling.seed or 0
+        return options
+
+
+def _read(answer: Answer, handle: Any) -> None:
+    """Move the tokens that have come to the answer; one that ends before the engine would end it is stopped."""
+    while handle.can_read():
+        for output in handle.read().values():
+            for token in output.generated_ids:
+                answer.push(token)
+    if answer.done:
+        handle.stop()
