@@ -17,7 +17,8 @@ from slmops.models.load import context_length, load_model, parameter_count
 from slmops.runtimes.base import Runtime, Sampling
 from slmops.runtimes.torch_runtime import TorchRuntime
 from slmops.signals.topk import TopK
-from slmops.teachers.engines import Candidate, choose, converting_candidates, open_engine, read_record, settled, write_record
+from slmops.teachers.converting import converting_candidates, open_engine
+from slmops.teachers.engines import Candidate, choose, read_record, settled, write_record
 from slmops.training.batches import collate
 from slmops.training.forward import answers_of
 from slmops.training.machine import autocast_type

@@ -11,13 +11,12 @@ from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ModelError, TeacherError, UsageError
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
+from slmops.teachers.converting import converting_candidates, open_engine
 from slmops.teachers.engines import (
     LONG_ANSWER,
     Candidate,
     agreement,
     choose,
-    converting_candidates,
-    open_engine,
     read_record,
     settled,
     spread,

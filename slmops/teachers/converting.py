@@ -1,0 +1,104 @@
+"""Engines beside PyTorch for a model folder: converted to 8 bits once, in the model cache, by the folder's fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from slmops.errors import MissingExtraError
+from slmops.models.cache import cache_dir, entry_path, fingerprint, make_entry, read_entry
+from slmops.models.fit import check_disk
+from slmops.models.load import context_length, parameter_count
+from slmops.progress import say
+from slmops.runtimes.base import RUNTIMES, OpenRuntime, Runtime
+from slmops.teachers.engines import Candidate
+
+_DISK_BYTES = 9
+"""A weight, at most, while a model is converted: in float32, once more, and in 8 bits."""
+_LOADING_SHARE = 0.3
+"""Of the time to convert and load a model, that of loading."""
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """How a model folder becomes one that an engine loads.
+
+    Args:
+        make: Converts the first folder to the second.
+        version: Raised when it makes other files of the same folder.
+        start: Seconds it takes for any model.
+        weights: Seconds it takes, with loading, for 10⁶ weights.
+    """
+
+    make: Callable[[Path, Path], None]
+    version: int
+    start: float
+    weights: float
+
+
+def open_engine(engine: str, folder: Path) -> Runtime:
+    """Load a model folder in Hugging Face layout with an engine, converted to 8 bits once where it needs that.
+
+    Raises:
+        UsageError: No such engine.
+        MissingExtraError: It is not installed.
+        ModelError: It cannot take this model.
+    """
+    opener: OpenRuntime = RUNTIMES.get(engine)
+    return opener(converted(engine, folder))
+
+
+def converting_candidates(folder: Path, parameters: int) -> Iterator[Candidate]:
+    """The engines beside PyTorch that are installed, the one that is usually faster first."""
+    for engine, conversion in _conversions().items():
+        try:
+            RUNTIMES.get(engine)
+        except MissingExtraError as error:
+            say(f"  {engine} is not tried: {error.fix}")
+            continue
+        cost = conversion.start + conversion.weights * parameters / 1e6
+        if read_entry(_place(engine, folder)) is not None:
+            cost *= _LOADING_SHARE
+        yield Candidate(engine, cost, partial(open_engine, engine, folder))
+
+
+def converted(engine: str, folder: Path) -> Path:
+    """The folder that an engine loads: the model's own, or its conversion in the model cache, made once.
+
+    Raises:
+        ModelError: It cannot take this model.
+        ResourceError: The disk is full.
+    """
+    conversion = _conversions().get(engine)
+    if conversion is None:
+        return folder
+    place = _place(engine, folder)
+
+    def make(target: Path) -> Mapping[str, Any]:
+        check_disk(cache_dir(), _DISK_BYTES * parameter_count(folder) / 1e6)
+        say(f"  converting to 8 bits for {engine}, once")
+        conversion.make(folder, target)
+        return {"source": str(folder)}
+
+    make_entry(place, make)
+    return place
+
+
+def _conversions() -> dict[str, _Conversion]:
+    from slmops.export import onnx, openvino
+
+    def to_onnx(model: Path, target: Path) -> None:
+        onnx.export_onnx(model, target, "int8", max_length=context_length(model))
+        target.with_name(f"{target.name}.log").unlink(missing_ok=True)
+
+    return {
+        "openvino-genai": _Conversion(openvino.export_openvino, openvino.CONVERSION, 2.0, 0.15),
+        "ort-genai": _Conversion(to_onnx, 1, 8.0, 0.2),
+    }
+
+
+def _place(engine: str, folder: Path) -> Path:
+    return entry_path(f"{engine}-int8", fingerprint(folder), _conversions()[engine].version)
