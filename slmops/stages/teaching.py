@@ -112,19 +112,26 @@ def answer(context: Context, teacher: StageResult, data: StageResult) -> StageRe
     key = StageKey("answers", "answers", 1, config, {"teacher": teacher.id, "data": data.id})
 
     def make(folder: Path, work: Path) -> Made:
-        from slmops.teachers.answers import answer_rows, check_success
+        from slmops.teachers.answered import check_success
+        from slmops.teachers.asking import ask_rows
         from slmops.teachers.local import LocalTeacher
+        from slmops.teachers.replies import AskParams
+        from slmops.teachers.weights import WeightsTeacher
 
         task = context.task(data)
         labelled = {name: rows_of(data, name) for name in ("train", "validation")}
         pool = rows_of(data, "pool")
         model = teacher.path / MODEL
-        local = LocalTeacher.load(model, context.template(model), recipe.teacher.precision)
-        everything = [*labelled["train"], *pool, *labelled["validation"]]
-        answered = answer_rows(
-            local, everything, task, chunk_rows=section.chunk_rows, max_new_tokens=section.max_new_tokens, work=work
+        local = WeightsTeacher(
+            recipe.teacher.model,
+            {"model": teacher.id},
+            lambda: LocalTeacher.load(model, context.template(model), recipe.teacher.precision),
+            section.chunk_rows,
         )
-        check_success(answered, section.min_success)
+        everything = [*labelled["train"], *pool, *labelled["validation"]]
+        params = AskParams(max_new_tokens=section.max_new_tokens)
+        answered = ask_rows(local, everything, task, params, work, turns=lambda row: row.messages)
+        check_success(answered.given, section.min_success)
         pool_ids = {row.id for row in pool}
         good = [row for row in answered.rows if row.id in pool_ids]
         write_jsonl(folder / "answers.jsonl", [row.as_dict() for row in good])
@@ -157,8 +164,8 @@ def take_signals(context: Context, teacher: StageResult, data: StageResult, answ
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.signals.store import write_signals
-        from slmops.teachers.answers import signal_rows
         from slmops.teachers.local import LocalTeacher
+        from slmops.teachers.signals import signal_rows
 
         model = teacher.path / MODEL
         template = context.template(model)
