@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from slmops.data.rows import Row
-from slmops.errors import DataError
+from slmops.errors import DataError, TeacherError
 from slmops.tasks.base import Task
 from slmops.teachers.base import Outcome
 
@@ -75,6 +75,23 @@ class Answered:
     def reasons(self) -> dict[str, int]:
         """How often each reason occurs, without the particulars behind its colon."""
         return count_reasons(reason for _, _, reason in self.rejected)
+
+    def raise_if_stopped(self, where: str, cap: str) -> None:
+        """Stop where the teacher stopped before all rows were done.
+
+        Args:
+            where: The folder with what is there so far.
+            cap: Name of the option that caps the cost.
+
+        Raises:
+            TeacherError: Says why; the same command continues.
+        """
+        if self.stopped is not None:
+            raise TeacherError(
+                f"stopped: {self.stopped}; {len(self.given):,} rows are done",
+                where=where,
+                fix=f"the same command continues and pays nothing twice; after a cap, with a higher {cap}",
+            )
 
     def correctness(self) -> dict[str, Any]:
         """How often the teacher was right: ``gold`` rows it answered that have a gold answer, and the share ``right``."""

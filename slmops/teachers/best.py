@@ -14,7 +14,7 @@ from slmops.tasks.base import Task
 from slmops.teachers.base import Request, Teacher
 from slmops.teachers.combiners import Tools
 from slmops.teachers.judged import Judge
-from slmops.teachers.panel import Ballots, Candidate, Choice, Choose, first, groups, make_panel
+from slmops.teachers.panel import Ballots, Candidate, Choice, Choose, Panel, first, groups, open_seats
 from slmops.teachers.spec import Member
 
 
@@ -40,12 +40,13 @@ class BestOfN(Section):
             raise ConfigError("there is nothing to choose from", where="combine.n", fix="give n of at least 2, or more members")
         bench = self.judge.bench(tools) if self.judge else None
         otherwise = bench.choose if bench else _most
-        return make_panel(
+        return Panel(
             "best-of-n",
-            {**self.model_dump(mode="json"), **({"judged_by": dict(bench.teacher.identity)} if bench else {})},
-            members,
-            tools,
+            self.model_dump(mode="json"),
+            open_seats(members, tools),
+            tools.task,
             lambda ballots, work: _best(tools.task, ballots, otherwise, work),
+            judge=bench.teacher if bench else None,
             draws=self.n,
             temperature=self.sampling_temperature,
             choosing_plans=bench.plans if bench else lambda requests: [],

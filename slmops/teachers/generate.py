@@ -17,7 +17,6 @@ from slmops.config import PluginSpec, Section, build
 from slmops.data.rowfiles import Rejected, read_rows
 from slmops.data.rows import Row
 from slmops.data.sources import FilesSource
-from slmops.errors import TeacherError
 from slmops.files import digest, file_digest, write_jsonl
 from slmops.progress import say
 from slmops.tasks.base import Task, open_task, task_class, task_key
@@ -141,12 +140,7 @@ class Generate:
                 return Artifact.load(folder, "answers")
             (folder / MANIFEST).unlink(missing_ok=True)
             facts = self._write(answered, bad)
-            if answered.stopped is not None:
-                raise TeacherError(
-                    f"stopped: {answered.stopped}; {len(answered.given):,} of {len(rows):,} rows are done",
-                    where=str(folder),
-                    fix="the same command continues and pays nothing twice; after a cap, with a higher --max_cost",
-                )
+            answered.raise_if_stopped(str(folder), "--max_cost")
             check_success(answered.given, options.min_success)
             return complete(folder, key, started=started, facts=facts)
 

@@ -19,7 +19,7 @@ from slmops.teachers.base import Request, Teacher
 from slmops.teachers.catalogue import ApiOptions
 from slmops.teachers.combiners import Tools
 from slmops.teachers.facts import merged
-from slmops.teachers.panel import Ballots, Candidate, Choice, first, groups, make_panel
+from slmops.teachers.panel import Ballots, Candidate, Choice, Panel, first, groups, open_seats
 from slmops.teachers.plan import RequestPlan
 from slmops.teachers.replies import AskParams
 from slmops.teachers.spec import Member
@@ -66,8 +66,15 @@ class Judged(Section):
         if len(members) < 2:
             raise ConfigError("a judge needs at least two members", where="combine", fix="name another teacher, or use best-of-n")
         bench = self.judge.bench(tools)
-        options = {**self.model_dump(mode="json"), "judged_by": dict(bench.teacher.identity)}
-        return make_panel("judge", options, members, tools, bench.choose, choosing_plans=bench.plans)
+        return Panel(
+            "judge",
+            self.model_dump(mode="json"),
+            open_seats(members, tools),
+            tools.task,
+            bench.choose,
+            judge=bench.teacher,
+            choosing_plans=bench.plans,
+        )
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from slmops.config import Section
 from slmops.errors import ConfigError
 from slmops.runtimes.torch_runtime import TorchRuntime
 from slmops.teachers.base import Teacher
-from slmops.teachers.combiners import Seat, Tools
+from slmops.teachers.combiners import Tools
 from slmops.teachers.local import LocalTeacher
-from slmops.teachers.panel import identity
+from slmops.teachers.panel import identity, open_seats
 from slmops.teachers.spec import Member
 from slmops.teachers.weights import WeightsTeacher
 
@@ -34,12 +34,12 @@ class Mixture(Section):
         if outside or len(members) < 2:
             problem = f"{outside[0]} gives no distribution" if outside else "a mixture needs at least two members"
             raise ConfigError(problem, where="combine", fix="mix models on this machine, or use vote, best-of-n or judge")
-        seats = tuple(Seat(member, tools.open(member)) for member in members)
+        seats = open_seats(members, tools)
         weights = [member.weight for member in members]
         name = f"mixture of {', '.join(seat.teacher.name for seat in seats)}"
         return WeightsTeacher(
             name,
-            identity("mixture", {}, seats),
+            lambda: identity("mixture", {}, seats),
             lambda: mix([tools.load(member) for member in members], weights, [member.model for member in members]),
             tools.chunk_rows,
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slmops.config import build, plugin
+from slmops.files import file_digest
 from slmops.tasks.base import Task
 from slmops.teachers.api import ApiTeacher
 from slmops.teachers.base import Teacher
@@ -38,7 +39,7 @@ def open_teacher(
 ) -> Teacher:
     """The teacher that a recipe names: an API, a model on this machine, recorded answers, or an ensemble of these.
 
-    Nothing is sent or loaded yet, and no key is needed; models that are not on this machine are fetched.
+    Nothing is sent, fetched or loaded yet, and no key is needed.
 
     Args:
         spec: Who answers.
@@ -69,13 +70,39 @@ def open_teacher(
             return RecordedTeacher.read(member.files)
         if kind == "api":
             return RemoteTeacher(ApiTeacher.find(member.model, member.api), cache, spec.requests, finders)
-        return WeightsTeacher(member.model, _weights(member.model, precision), lambda: load(member), chunk_rows)
+        return WeightsTeacher(member.model, lambda: _weights(member.model, precision), lambda: load(member), chunk_rows)
 
     if spec.combine is None:
         return open_member(spec.members[0])
     name, options = plugin(spec.combine, where="combine")
     combiner: Combiner = build(COMBINERS.get(name), options, where=f"combine {name!r}")
     return combiner.over(spec.members, Tools(task, open_member, load, chunk_rows))
+
+
+def identity_of(spec: TeacherSpec) -> dict[str, Any]:
+    """What determines the answers of a teacher, without opening it; models that are not here yet are said to be so.
+
+    Raises:
+        UsageError: Nothing is known by a name.
+    """
+    finders = list(finder_names(spec.finders)) if spec.mask_personal_data else []
+    return {
+        "members": [_member_identity(member) for member in spec.members],
+        "combine": spec.combine,
+        "masked_by": finders if any(member.kind == "api" for member in spec.members) else [],
+    }
+
+
+def _member_identity(member: Member) -> dict[str, Any]:
+    shape = {**member.model_dump(mode="json", include={"weight", "when"}), "top_logprobs": member.api.top_logprobs}
+    if member.kind == "recorded":
+        return {**shape, "files": sorted(file_digest(file) for file in member.files)}
+    if member.kind == "api":
+        return {**shape, **ApiTeacher.find(member.model, member.api).model.identity}
+    from slmops.models.resolve import ResolvedModel, find
+
+    found = find(member.model)
+    return {**shape, "model": member.model, "fingerprint": found.fingerprint if isinstance(found, ResolvedModel) else None}
 
 
 def _weights(reference: str, precision: str) -> dict[str, str]:

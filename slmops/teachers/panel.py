@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slmops.tasks.base import AnswerError, Task
-from slmops.teachers.base import Answers, Outcome, Request
+from slmops.teachers.base import Answers, Outcome, Request, Teacher
 from slmops.teachers.combiners import Seat, Tools
 from slmops.teachers.facts import merged
 from slmops.teachers.plan import RequestPlan
@@ -58,24 +58,37 @@ class Panel:
     """A teacher that asks several, or one several times, and chooses.
 
     Args:
-        name: Of the ensemble.
-        identity: What determines its answers.
+        combine: How it chooses, by name.
+        options: Of that.
         seats: Its members.
         task: Reads the answers.
         choose: Chooses for many rows at once.
+        judge: Who is asked to choose, if somebody is.
         draws: How often each member is asked; the first time as the request says.
         temperature: Softness of the sampling from the second time on.
         choosing_plans: What choosing may cost.
     """
 
-    name: str
-    identity: Mapping[str, Any]
+    combine: str
+    options: Mapping[str, Any]
     seats: tuple[Seat, ...]
     task: Task
     choose: Choose
+    judge: Teacher | None = None
     draws: int = 1
     temperature: float = 0.0
     choosing_plans: Callable[[Sequence[Request]], list[RequestPlan]] = lambda requests: []
+
+    @property
+    def name(self) -> str:
+        """How it chooses, and of whose answers."""
+        return f"{self.combine} of {', '.join(seat.teacher.name for seat in self.seats)}"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The members' with their weights, the options, and the judge's."""
+        judge = {"judge": dict(self.judge.identity)} if self.judge is not None else {}
+        return {**identity(self.combine, self.options, self.seats), **judge}
 
     def ask(self, requests: Sequence[Request], work: Path) -> Answers:
         """Ask every member, and choose where all of them have answered.
@@ -129,19 +142,9 @@ class Panel:
         return Candidate(seat.teacher.name, seat.member.weight, outcome, answer)
 
 
-def make_panel(
-    combine: str, options: Mapping[str, Any], members: Sequence[Member], tools: Tools, choose: Choose, **more: Any
-) -> Panel:
-    """A panel over members that are opened here, named by how they are combined."""
-    seats = tuple(Seat(member, tools.open(member)) for member in members)
-    return Panel(
-        f"{combine} of {', '.join(seat.teacher.name for seat in seats)}",
-        identity(combine, options, seats),
-        seats,
-        tools.task,
-        choose,
-        **more,
-    )
+def open_seats(members: Sequence[Member], tools: Tools) -> tuple[Seat, ...]:
+    """Members, opened."""
+    return tuple(Seat(member, tools.open(member)) for member in members)
 
 
 def identity(combine: str, options: Mapping[str, Any], seats: Sequence[Seat]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from slmops.errors import ConfigError
 from slmops.teachers.base import Answers, Outcome, Request, Teacher
 from slmops.teachers.combiners import Seat, Tools
 from slmops.teachers.facts import merged
-from slmops.teachers.panel import identity
+from slmops.teachers.panel import identity, open_seats
 from slmops.teachers.plan import RequestPlan
 from slmops.teachers.spec import Member
 
@@ -27,18 +27,24 @@ class Route(Section):
             fix = "give every member but one a 'when'"
             raise ConfigError("a route needs one member without a rule, for the rows that are left", where="members", fix=fix)
         ordered = sorted(members, key=lambda member: member.when is None)
-        seats = tuple(Seat(member, tools.open(member)) for member in ordered)
-        name = f"route to {', '.join(seat.teacher.name for seat in seats)}"
-        return Router(name, identity("route", self.model_dump(), seats), seats)
+        return Router(open_seats(ordered, tools))
 
 
 @dataclass(frozen=True)
 class Router:
     """A teacher that hands each request to one of its members; the last takes what no rule takes."""
 
-    name: str
-    identity: Mapping[str, Any]
     seats: tuple[Seat, ...]
+
+    @property
+    def name(self) -> str:
+        """Whom it hands requests to."""
+        return f"route to {', '.join(seat.teacher.name for seat in self.seats)}"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The members' with their rules."""
+        return identity("route", {}, self.seats)
 
     def ask(self, requests: Sequence[Request], work: Path) -> Answers:
         """Ask the members, each its own rows.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from slmops.config import PluginSpec, Section
+from slmops.config import PluginSpec, Section, TeacherSection, build
 from slmops.data.readers import read_table
 from slmops.data.rows import Row
 from slmops.errors import ConfigError, UsageError, nearest
@@ -132,6 +132,17 @@ class TeacherSpec(Section):
     def on_this_machine(self) -> Member | None:
         """The only member, if its weights are here: it can be tuned, measured and asked for signals."""
         return self.members[0] if self.combine is None and self.members[0].kind == "local" else None
+
+
+def spec_of(section: TeacherSection) -> TeacherSpec:
+    """Who answers by a recipe.
+
+    Raises:
+        ConfigError: An option is wrong.
+    """
+    alone = {"model": section.model, "api": section.api}
+    values = section.model_dump(include={"combine", "requests", "mask_personal_data", "finders"})
+    return build(TeacherSpec, {**values, "members": section.members or [alone]}, where="teacher")
 
 
 def _column(row: Row, name: str) -> str:

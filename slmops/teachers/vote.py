@@ -12,7 +12,7 @@ from slmops.config import Section
 from slmops.errors import ConfigError
 from slmops.teachers.base import Teacher
 from slmops.teachers.combiners import Tools
-from slmops.teachers.panel import Ballots, Candidate, Choice, first, groups, make_panel
+from slmops.teachers.panel import Ballots, Candidate, Choice, Panel, first, groups, open_seats
 from slmops.teachers.spec import Member
 
 
@@ -29,7 +29,7 @@ class Vote(Section):
         """The members as voters."""
         if len(members) < 2:
             raise ConfigError("a vote needs at least two members", where="combine", fix="name another teacher, or use best-of-n")
-        return make_panel("vote", self.model_dump(), members, tools, self._choose)
+        return Panel("vote", self.model_dump(), open_seats(members, tools), tools.task, self._choose)
 
     def _choose(self, ballots: Ballots, work: Path) -> Choice:
         return Choice([self._winner(candidates) for _, candidates in ballots])

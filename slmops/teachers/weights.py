@@ -23,14 +23,21 @@ class WeightsTeacher:
 
     Args:
         name: As the user named it.
-        identity: What determines its answers: weights, precision, template.
+        identity: Says what determines its answers: weights, precision, template; called when that is wanted.
         load: Loads it; called when something has to be answered.
         chunk_rows: Rows a batch and a file of ``work``.
     """
 
-    def __init__(self, name: str, identity: Mapping[str, Any], load: Callable[[], LocalTeacher], chunk_rows: int) -> None:
-        self.name, self.identity = name, identity
-        self._load, self._chunk_rows = load, chunk_rows
+    def __init__(
+        self, name: str, identity: Callable[[], Mapping[str, Any]], load: Callable[[], LocalTeacher], chunk_rows: int
+    ) -> None:
+        self.name = name
+        self._identity, self._load, self._chunk_rows = identity, load, chunk_rows
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """What determines its answers."""
+        return self._identity()
 
     @cached_property
     def _local(self) -> LocalTeacher:

@@ -44,7 +44,7 @@ class ScriptedTeacher:
 
 
 def ask(teacher: ScriptedTeacher, work: Path, rows: Sequence[Row] = ROWS) -> Answered:
-    asked = WeightsTeacher("scripted", {"model": "scripted"}, lambda: teacher, chunk_rows=2)  # type: ignore[arg-type,return-value]
+    asked = WeightsTeacher("scripted", lambda: {"model": "scripted"}, lambda: teacher, chunk_rows=2)  # type: ignore[arg-type,return-value]
     return ask_rows(asked, rows, TASK, AskParams(max_new_tokens=8), work)
 
 
