@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from slmops.errors import ConfigError, nearest
 from slmops.files import atomic
@@ -69,9 +69,22 @@ class TrainingSection(Section):
 
 
 class TeacherSection(Section):
-    """The model that answers."""
+    """Who answers: one ``model``, or several ``members`` that are combined."""
 
-    model: str = Field(description="Catalogue name, folder, .gguf file or hub id")
+    model: str | None = Field(
+        None, description="API teacher such as gpt-4o, catalogue name, folder, .gguf file, hub id, or files of recorded answers"
+    )
+    api: dict[str, Any] = Field(default_factory=dict, description="What differs from the catalogue of API teachers: base_url, ...")
+    members: tuple[dict[str, Any], ...] = Field((), description="Several teachers, each with model, api, weight, when")
+    combine: PluginSpec | None = Field(
+        None, description="How several answers become one: vote, best-of-n, judge, route or mixture, and its options"
+    )
+    requests: dict[str, Any] = Field(default_factory=dict, description="How APIs are asked: max_cost, max_concurrency, ...")
+    mask_personal_data: Literal["auto"] | bool = Field("auto", description="Mask personal data in what leaves the machine")
+    finders: tuple[str, ...] | None = Field(None, description="What looks for personal data; absent: all that are installed")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Longest answer of the teacher in tokens, its reasoning included; absent: answers.max_new_tokens"
+    )
     tune: TrainingSection | None = Field(None, description="Tune the teacher on the labelled rows first; absent: use it as it is")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Type it computes in while answering")
     engine: Literal["auto", "torch", "openvino-genai", "ort-genai"] = Field(
@@ -80,12 +93,23 @@ class TeacherSection(Section):
         "engines beside torch have weights of 8 bits",
     )
 
+    @model_validator(mode="after")
+    def _someone_answers(self) -> TeacherSection:
+        if (self.model is None) == (not self.members):
+            raise ValueError("give either model or members")
+        return self
+
 
 class AnswersSection(Section):
     """Stage 1, the answers."""
 
     chunk_rows: int = Field(64, ge=1, description="Rows a chunk; a chunk is one batch and the unit of resume")
     max_new_tokens: int = Field(16, ge=1, description="Longest answer in tokens")
+    retries: int = Field(0, ge=0, description="Times an answer is asked again that is invalid or, against gold, wrong")
+    retry_temperature: float = Field(0.8, gt=0, description="Softness of the sampling from the second time on")
+    label_source: Literal["gold", "teacher", "agree"] = Field(
+        "gold", description="What rows with a gold answer train on: gold, the teacher's answer, or gold where both agree"
+    )
     min_success: float = Field(0.7, ge=0, le=1, description="Least share of usable answers; below it the run stops")
 
 
@@ -98,7 +122,9 @@ class SignalsSection(Section):
 class StudentSection(Section):
     """The model that learns."""
 
-    model: str | None = Field(None, description="Catalogue name, folder, .gguf file or hub id; absent: the teacher's")
+    model: str | None = Field(
+        None, description="Catalogue name, folder, .gguf file or hub id; absent: the teacher's, where it is one"
+    )
     layers: int | None = Field(None, ge=2, description="Cut it to so many layers; absent: all")
     keep: Literal["first", "uniform"] = Field(
         "first", description="Which layers a cut keeps: the first ones, or evenly spread ones"

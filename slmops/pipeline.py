@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from slmops.config import Recipe, save_recipe
-from slmops.errors import GateError, InconclusiveError
+from slmops.errors import ConfigError, GateError, InconclusiveError
 from slmops.evaluation.gates import Gate, GateResult, judge
 from slmops.evaluation.systems import System
 from slmops.files import write_text
-from slmops.models.resolve import ResolvedModel, find, resolve
-from slmops.preflight import check_extras, check_machine, check_names
+from slmops.models.resolve import Pending, ResolvedModel, find, resolve
+from slmops.preflight import check_extras, check_machine, check_names, check_teacher
+from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt
 from slmops.stages.exporting import export_model, package, reference_answers
-from slmops.stages.measuring import load_system, measure_floor, measure_model
+from slmops.stages.measuring import Turns, load_system, measure_floor, measure_model
+from slmops.stages.outside import answerers, measure_answers, reply_signals
 from slmops.stages.preparing import prepare_data
 from slmops.stages.reporting import Candidate, Comparison, write_report
 from slmops.stages.rows import STUDENTS
-from slmops.stages.teaching import answer, cut_student, take_signals, train_model, tune_teacher
+from slmops.stages.teaching import cut_student, train_model, tune_teacher
+from slmops.teachers.spec import spec_of
 from slmops.workspace import StageResult, Step, Undecided, Workspace, link_or_copy, remove_tree
 
 PACKAGE = "package"
@@ -71,6 +74,7 @@ def run(recipe: Recipe) -> Outcome:
     workspace = Workspace(recipe.output_path)
     with workspace.lock():
         check_names(recipe)
+        check_teacher(recipe)
         check_extras(recipe)
         teacher, student = _models(recipe)
         if not (recipe.output_path / "report.json").is_file():
@@ -84,50 +88,73 @@ def run(recipe: Recipe) -> Outcome:
 def plan(recipe: Recipe) -> list[Step]:
     """What :func:`run` would do, stage by stage, and why; nothing is written and no model is fetched."""
     check_names(recipe)
+    check_teacher(recipe)
     workspace = Workspace(recipe.output_path, planning=True)
-    found = [find(reference) for reference in _references(recipe)]
-    models = [model if isinstance(model, ResolvedModel) else None for model in found]
+    teacher, student = references(recipe)
+    bases = [_here(find(reference)) if reference else None for reference in (teacher, student)]
     try:
-        _stages(Context(recipe, workspace), *(models if len(models) == 2 else [models[0], models[0]]))
+        _stages(Context(recipe, workspace), bases[0], bases[1])
     except Undecided:
         workspace.steps.append(Step("export, measure, report, package", "run", "they depend on how the models score"))
     return workspace.steps
 
 
-def _references(recipe: Recipe) -> list[str]:
-    student = recipe.student.model
-    return [recipe.teacher.model] if student in (None, recipe.teacher.model) else [recipe.teacher.model, str(student)]
+def references(recipe: Recipe) -> tuple[str | None, str]:
+    """The models that a recipe starts from: the teacher, if it is one on this machine, and the student.
+
+    Raises:
+        ConfigError: The teacher is none that a student could be cut from, and no student is named.
+    """
+    local = spec_of(recipe.teacher).on_this_machine
+    teacher = local.model if local else None
+    student = recipe.student.model or teacher
+    if student is None:
+        raise ConfigError(
+            "this teacher is no model that a student could be cut from",
+            where="student.model",
+            fix="name a small model, such as smollm2-135m-instruct",
+        )
+    return teacher, student
 
 
-def _models(recipe: Recipe) -> tuple[ResolvedModel, ResolvedModel]:
-    models = [resolve(reference) for reference in _references(recipe)]
-    return models[0], models[-1]
+def _models(recipe: Recipe) -> tuple[ResolvedModel | None, ResolvedModel]:
+    teacher, student = references(recipe)
+    found = resolve(student)
+    return (found if teacher == student else resolve(teacher) if teacher else None), found
+
+
+def _here(model: ResolvedModel | Pending) -> ResolvedModel | None:
+    return model if isinstance(model, ResolvedModel) else None
 
 
 def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: ResolvedModel | None) -> Outcome:
     recipe = context.recipe
     gates = [Gate.parse(text) for text in recipe.gates]
     data = prepare_data(context)
-    teacher = tune_teacher(context, _at(teacher_base), data)
+    local = spec_of(recipe.teacher).on_this_machine is not None
+    teacher = RunTeacher(context, tune_teacher(context, _at(teacher_base), data) if local else None)
     answers = answer(context, teacher, data)
-    signals = take_signals(context, teacher, data, answers)
+    known = take_signals(context, teacher, data, answers) if teacher.distribution else None
     untuned = cut_student(context, _at(student_base))
-    start = ModelAt(untuned.path / MODEL, untuned.id)
-    plain = recipe.training.model_copy(update={"objectives": ({"name": "cross_entropy"},)})
-    distilled = train_model(context, "distilled", start, {"data": data, "answers": answers, "signals": signals}, recipe.training)
-    answers_only = train_model(context, "answers-only", start, {"data": data, "answers": answers}, plain)
-    control = train_model(context, "control", start, {"data": data}, plain, updates_of=distilled)
+    signals = known or _of_replies(context, teacher, data, answers, untuned)
+    students = _students(context, data, answers, signals, untuned)
 
     floors = {name: measure_floor(context, name) for name in ("torch", recipe.export.runtime)}
-    models = {"teacher": teacher, "untuned": untuned, "control": control, "answers-only": answers_only, "distilled": distilled}
+    models = {**({"teacher": teacher.model} if teacher.model else {}), **students}
     measured = {"tfidf": measure_model(context, "tfidf", data, data, runtime="tfidf", floor=None)}
+    if teacher.model is None:
+        outside = measure_answers(context, teacher, data)
+        measured |= {"teacher": outside} if outside.facts["measured"] else {}
     for name, model in models.items():
-        measured[name] = measure_model(context, name, model, data, runtime="torch", floor=floors["torch"])
+        turns = teacher.turns if name == "teacher" and not teacher.asks_plainly else None
+        measured[name] = measure_model(context, name, model, data, runtime="torch", floor=floors["torch"], turns=turns)
 
     systems = {name: load_system(name, result) for name, result in measured.items()}
-    candidates = _candidates(context, gates, data, answers, {**models, QUANTIZED: teacher}, systems, floors[recipe.export.runtime])
+    floor = floors[recipe.export.runtime]
+    candidates = _candidates(context, gates, data, answers, teacher, students, systems, floor)
     chosen = next((candidate for candidate in candidates if candidate.verdict == "passed"), None)
-    comparison = Comparison(systems, candidates, chosen, {"teacher": teacher_base, "student": student_base})
+    named = [teacher_base] if teacher.model is not None else answerers(teacher.spec, teacher.id)
+    comparison = Comparison(systems, candidates, chosen, [*(("teacher", one) for one in named), ("student", student_base)])
     report = write_report(context, comparison, data)
     if not context.workspace.planning:
         _publish(context, report, chosen)
@@ -136,29 +163,60 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     return Outcome(recipe.output_path, report, chosen.name if chosen else None, verdict)
 
 
+def _of_replies(
+    context: Context, teacher: RunTeacher, data: StageResult, answers: StageResult, student: StageResult
+) -> StageResult | None:
+    """Signals from an endpoint's log-probabilities, where a recipe asks for these and they fit the student."""
+    if all(member.api.top_logprobs is None for member in teacher.spec.members):
+        return None
+    signals = reply_signals(context, teacher, data, answers, student)
+    return signals if signals.facts["usable"] else None
+
+
+def _students(
+    context: Context, data: StageResult, answers: StageResult, signals: StageResult | None, untuned: StageResult
+) -> dict[str, StageResult]:
+    """The student before training, fine-tuned, on answers, distilled; without signals the last two are one."""
+    recipe = context.recipe
+    start = ModelAt(untuned.path / MODEL, untuned.id)
+    plain = recipe.training.model_copy(update={"objectives": ({"name": "cross_entropy"},)})
+    inputs = {"data": data, "answers": answers}
+    distilled = train_model(context, "distilled", start, {**inputs, **({"signals": signals} if signals else {})}, recipe.training)
+    answers_only = {"answers-only": train_model(context, "answers-only", start, inputs, plain)} if signals else {}
+    control = train_model(context, "control", start, {"data": data}, plain, updates_of=distilled)
+    return {"untuned": untuned, "control": control, **answers_only, "distilled": distilled}
+
+
 def _candidates(
     context: Context,
     gates: list[Gate],
     data: StageResult,
     answers: StageResult,
-    models: dict[str, StageResult],
+    teacher: RunTeacher,
+    students: dict[str, StageResult],
     systems: dict[str, System],
     floor: StageResult,
 ) -> list[Candidate]:
     """Convert, package, measure and judge the quantized teacher, then the students, the most accurate first, until one passes."""
 
-    def candidate(name: str) -> Candidate:
-        return _candidate(context, name, models[name], gates, data, answers, systems, floor)
+    def candidate(name: str, model: StageResult, turns: Turns | None = None) -> Candidate:
+        return _candidate(context, name, model, gates, data, answers, systems, floor, turns)
 
-    quantized = candidate(QUANTIZED)
-    candidates = [quantized]
-    if quantized.system is not None:
-        systems[QUANTIZED] = replace(quantized.system, name=QUANTIZED)
-    for name in sorted(STUDENTS, key=lambda name: (-systems[name].accuracy, systems[name].measures["latency_p50_ms"])):
+    candidates = []
+    if teacher.model is not None:
+        quantized = candidate(QUANTIZED, teacher.model, None if teacher.asks_plainly else teacher.turns)
+        if teacher.asks_otherwise(data):
+            refused = GateResult("prompt", "failed", "it was asked with the task's prompt, which a package has not")
+            quantized = replace(quantized, results=(refused, *quantized.results))
+        candidates.append(quantized)
+        if quantized.system is not None:
+            systems[QUANTIZED] = replace(quantized.system, name=QUANTIZED)
+    trained = [name for name in STUDENTS if name in students]
+    for name in sorted(trained, key=lambda name: (-systems[name].accuracy, systems[name].measures["latency_p50_ms"])):
         passed = [known.accuracy for known in candidates if known.verdict == "passed"]
         if passed and max(passed) > systems[name].accuracy:
             break
-        candidates.append(candidate(name))
+        candidates.append(candidate(name, students[name]))
     return sorted(candidates, key=_rank)
 
 
@@ -176,6 +234,7 @@ def _candidate(
     answers: StageResult,
     systems: dict[str, System],
     floor: StageResult,
+    turns: Turns | None,
 ) -> Candidate:
     """The smallest scheme that keeps the model's answers and passes the gates, else the smallest that keeps the answers.
 
@@ -196,10 +255,9 @@ def _candidate(
         bundle = package(context, row, exported, data)
         parameters = int(systems["teacher" if name == QUANTIZED else name].measures["parameters"])
         runtime = recipe.export.runtime
-        system = load_system(
-            "packaged", measure_model(context, row, bundle, data, runtime=runtime, floor=floor, parameters=parameters)
-        )
-        results = tuple(judge(gate, system, systems, recipe.evaluation.confidence) for gate in gates)
+        measured = measure_model(context, row, bundle, data, runtime=runtime, floor=floor, parameters=parameters, turns=turns)
+        system = load_system("packaged", measured)
+        results = tuple(_judged(gate, system, systems, recipe.evaluation.confidence) for gate in gates)
         if not agrees:
             results = (GateResult("export", "failed", exported.facts["why"]), *results)
         found.append(Candidate(name, scheme, bundle, system, results, attempts))
@@ -211,6 +269,13 @@ def _candidate(
         return chosen
     none = GateResult("export", "failed", "no scheme keeps the model's answers")
     return Candidate(name, None, None, None, (none,), attempts)
+
+
+def _judged(gate: Gate, system: System, systems: dict[str, System], confidence: float) -> GateResult:
+    """The verdict of a gate; open where the row that it goes by could not be measured in this run."""
+    if gate.relative_to is not None and gate.relative_to not in systems:
+        return GateResult(gate.text, "INCONCLUSIVE", f"{gate.relative_to} is not measured")
+    return judge(gate, system, systems, confidence)
 
 
 def _publish(context: Context, report: StageResult, chosen: Candidate | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from slmops.config import Recipe, plugin
+from slmops.config import Recipe, build, plugin
 from slmops.errors import ConfigError, MissingExtraError, UsageError, nearest
 from slmops.evaluation.gates import Gate
 from slmops.export.onnx import SCHEMES
@@ -15,11 +15,16 @@ from slmops.models.sizes import parameters_after_cut
 from slmops.runtimes.base import RUNTIMES
 from slmops.stages.rows import ROWS
 from slmops.tasks.base import task_name
+from slmops.teachers.catalogue import find_api_model
+from slmops.teachers.combiners import COMBINERS
+from slmops.teachers.spec import spec_of
 from slmops.training.registry import OBJECTIVES
 
 _NEEDED = {"torch": "train", "transformers": "train", "accelerate": "train", "onnxruntime_genai": "export", "sklearn": "evaluate"}
 _NEEDED_BY_TASK = {"summarization": "rouge_score", "translation": "sacrebleu"}
 _MB = 1e6
+_UNTOLD = ("parameters", "size_mb", "memory_mb", "process_mb", "requests_per_s")
+"""Measures that an endpoint, or a file of answers, does not tell."""
 
 
 def check_names(recipe: Recipe) -> None:
@@ -47,6 +52,34 @@ def check_names(recipe: Recipe) -> None:
             raise UsageError(f"no row {row!r} in the comparison", where=f"gate {text!r}", fix=nearest(row, rows))
 
 
+def check_teacher(recipe: Recipe) -> None:
+    """Refuse what a teacher that is no model of this run cannot do, before anything is paid.
+
+    Raises:
+        UsageError: Nothing is known by the teacher's name, or no ensemble by the name of ``combine``.
+        ConfigError: It should be tuned, or a gate goes by what it does not tell.
+        MissingExtraError: The provider's package is not installed.
+    """
+    spec = spec_of(recipe.teacher)
+    if spec.combine is not None:
+        name, options = plugin(spec.combine, where="teacher.combine")
+        build(COMBINERS.get(name), options, where=f"combine {name!r}")
+    for member in spec.members:
+        package = find_api_model(member.model, member.api).protocol if member.kind == "api" else None
+        if package is not None and find_spec(package) is None:
+            raise MissingExtraError(package, "api")
+    if spec.on_this_machine is not None:
+        return
+    if recipe.teacher.tune is not None:
+        raise ConfigError("only one model on this machine can be tuned", where="teacher.tune", fix="leave it out")
+    for text in recipe.gates:
+        gate = Gate.parse(text)
+        if gate.relative_to == "teacher-quantized" or (gate.relative_to == "teacher" and gate.measure in _UNTOLD):
+            raise ConfigError(
+                f"{gate.measure} of this teacher is not known", where=f"gate {text!r}", fix="give a number in place of its share"
+            )
+
+
 def check_extras(recipe: Recipe) -> None:
     """Refuse to start without a package that a later stage needs.
 
@@ -65,7 +98,7 @@ def check_extras(recipe: Recipe) -> None:
             raise MissingExtraError(package, extra)
 
 
-def check_machine(recipe: Recipe, teacher: ResolvedModel, student: ResolvedModel) -> None:
+def check_machine(recipe: Recipe, teacher: ResolvedModel | None, student: ResolvedModel) -> None:
     """Refuse what does not fit: more layers than there are, too little memory or disk.
 
     Raises:
@@ -78,9 +111,10 @@ def check_machine(recipe: Recipe, teacher: ResolvedModel, student: ResolvedModel
         raise ConfigError(f"{student.reference} has {total} layers, not {layers}", where="student.layers", fix=f"give 2 to {total}")
     cut = parameters_after_cut(student, layers)
     purpose: Purpose = "inference" if tune is None else "training-lora" if tune.lora else "training-full"
-    check_fits(teacher.parameters, purpose, what=f"the teacher {teacher.reference}")
+    if teacher is not None:
+        check_fits(teacher.parameters, purpose, what=f"the teacher {teacher.reference}")
     check_fits(cut, "training-lora" if recipe.training.lora else "training-full", what=f"the student {student.reference}")
-    check_disk(recipe.output_path, disk_mb(teacher.parameters, cut))
+    check_disk(recipe.output_path, disk_mb(teacher.parameters if teacher else 0, cut))
 
 
 def disk_mb(teacher: int, student: int) -> float:

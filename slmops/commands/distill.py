@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from slmops.commands.common import do, new_app, print_plan
-from slmops.config import Recipe, build
+from slmops.config import Recipe, TeacherSection, build, with_overrides
 from slmops.data.sources import Detected, detect
 from slmops.errors import UsageError
 from slmops.estimate import estimate, matmul_rate
@@ -19,10 +19,14 @@ from slmops.models.load import read_config
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
 from slmops.models.sizes import parameters_after_cut
 from slmops.pipeline import plan as plan_run
+from slmops.pipeline import references
+from slmops.preflight import check_teacher
 from slmops.progress import say
+from slmops.stages.answering import plan_answers
 from slmops.stages.context import Context
 from slmops.stages.preparing import open_source
 from slmops.tasks.base import TASKS, task_name
+from slmops.teachers.spec import TeacherSpec, spec_of
 from slmops.workspace import Workspace
 
 app = new_app()
@@ -36,9 +40,21 @@ _SHALLOW_SHARE = 6 / 30
 @app.command()
 def distill(
     data: Annotated[Path, typer.Option("--data", "--data_name", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")],
-    teacher: Annotated[str, typer.Option(help="Catalogue name, folder, .gguf file or hub id of the teacher")],
+    teacher: Annotated[
+        list[str],
+        typer.Option(
+            help="API teacher such as gpt-4o, catalogue name, folder, .gguf file, hub id, or recorded answers; may be given again"
+        ),
+    ],
     output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where everything goes")],
-    student: Annotated[str | None, typer.Option(help="The same for the student; left out: a shallower cut of the teacher")] = None,
+    student: Annotated[
+        str | None, typer.Option(help="Model that learns; left out: a shallower cut of a teacher on this machine")
+    ] = None,
+    combine: Annotated[
+        str | None, typer.Option(help="How several teachers' answers become one: vote, best-of-n, judge, route, mixture")
+    ] = None,
+    base_url: Annotated[str | None, typer.Option("--base_url", help="Endpoint of an API teacher; ends with /v1")] = None,
+    max_cost: Annotated[float | None, typer.Option("--max_cost", help="US dollars at which an API teacher stops")] = None,
     student_layers: Annotated[int | None, typer.Option("--student_layers", help="Cut the student to so many layers")] = None,
     task_type: Annotated[
         str | None, typer.Option("--task_type", "--task", "--task_name", help="Kind of work; left out: guessed")
@@ -56,6 +72,10 @@ def distill(
     seed: Annotated[int, typer.Option(help="Of splits, batches and weights")] = 0,
     plan: Annotated[bool, typer.Option("--plan", help="Say what was taken for what and what it will need, and stop")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="More of the recipe: answers.retries=2, teacher.api.price_input=2"),
+    ] = None,
 ) -> None:
     """Distill a teacher into a small model for your data: data, teacher, training, export, evaluation, package."""
     detected = detect(data, text_template=text_template, input_field=input_field, answer_field=answer_field)
@@ -63,36 +83,56 @@ def distill(
     options = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field}
     source = {"name": "files", **{role: str(path.absolute()) for role, path in files.items() if path}}
     source |= {name: value for name, value in options.items() if value is not None}
-    model = find(teacher) if plan else resolve(teacher)
-    layers = student_layers or (_shallow(model) if student in (None, teacher) else None)
-    later = layers is None and student in (None, teacher)
-    recipe = build(
-        Recipe,
-        {
-            "name": _name(output_path),
-            "task_type": _task(task_type, detected),
-            "output_path": str(output_path),
-            "seed": seed,
-            "data": {"source": source, "max_bad_share": max_bad_share},
-            "teacher": {"model": teacher, "tune": {"lora": {}, "epochs": _epochs(round(detected.rows * detected.labelled_share))}},
-            "student": {"model": student, "layers": layers},
-            "training": {"epochs": _epochs(detected.rows), "objectives": _OBJECTIVES},
-            "gates": gate or ["accuracy >= 0.92 * teacher"],
+    task = _task(task_type, detected)
+    api = {"base_url": base_url} if base_url else {}
+    asked = {"model": teacher[0], "api": api} if len(teacher) == 1 else {"members": [{"model": m, "api": api} for m in teacher]}
+    values: dict[str, Any] = {
+        "name": _name(output_path),
+        "task_type": task,
+        "output_path": str(output_path),
+        "seed": seed,
+        "data": {"source": source, "max_bad_share": max_bad_share},
+        "teacher": {
+            **asked,
+            "combine": {"name": combine} if combine else None,
+            "requests": {"max_cost": max_cost} if max_cost is not None else {},
         },
-        where="distill",
-    )
-    base = model if student in (None, teacher) else find(str(student))
+        "answers": {"max_new_tokens": _LONGEST.get(task, 256)},
+        "student": {"model": student, "layers": student_layers},
+        "training": {"epochs": _epochs(detected.rows)},
+    }
+    values = with_overrides(values, overrides or [])
+    spec = spec_of(build(TeacherSection, values["teacher"], where="distill"))
+    local = spec.on_this_machine
+    same = local is not None and values["student"]["model"] in (None, local.model)
+    model = None if local is None else find(local.model) if plan else resolve(local.model)
+    if local is not None:
+        tune = {"lora": {}, "epochs": _epochs(round(detected.rows * detected.labelled_share))}
+        values["teacher"] = {"tune": tune, **values["teacher"]}
+    if same and model is not None and values["student"]["layers"] is None:
+        values["student"]["layers"] = _shallow(model)
+    if local is not None or _gives_signals(spec):
+        values["training"].setdefault("objectives", _OBJECTIVES)
+    recorded = any(member.kind == "recorded" for member in spec.members)
+    values.setdefault("gates", gate or ([] if recorded else ["accuracy >= 0.92 * teacher"]))
+    recipe = build(Recipe, values, where="distill")
+    check_teacher(recipe)
+    later = same and recipe.student.layers is None
+    base = model if same and model is not None else find(references(recipe)[1])
     rows = open_source(Context(recipe, Workspace(output_path))).read()
-    trained = parameters_after_cut(base, _LEAST_LAYERS if later else layers)
-    needs = estimate(recipe, rows, parameters_after_cut(model, None), trained, matmul_rate())
+    trained = parameters_after_cut(base, _LEAST_LAYERS if later else recipe.student.layers)
+    needs = estimate(recipe, rows, parameters_after_cut(model, None) if model is not None else 0, trained, matmul_rate())
+    requests = None if local is not None else plan_answers(recipe, rows)
     if plan and as_json:
         stages = [asdict(step) for step in plan_run(recipe)]
         facts = {"data": detected.describe(), "needs": asdict(needs), "recipe": recipe.model_dump(mode="json"), "stages": stages}
-        print(json.dumps(facts, ensure_ascii=False))
+        print(json.dumps({**facts, **({"requests": requests.as_dict()} if requests else {})}, ensure_ascii=False))
         return
     say(detected.describe())
     say(_choices(recipe, model, base, later))
     say(f"It will need {needs.describe()}.")
+    if requests is not None:
+        say(f"Besides, the teacher is asked:\n{requests.describe()}")
     if plan:
         print_plan(plan_run(recipe))
     else:
@@ -100,6 +140,16 @@ def distill(
 
 
 _OBJECTIVES: list[dict[str, Any]] = [{"name": "cross_entropy", "weight": 0.3}, {"name": "forward_kl", "weight": 0.7}]
+
+
+_LONGEST = {"classification": 16, "nli": 16, "math": 32, "qa": 64}
+"""Tokens of the longest answer by task; texts may be longer."""
+
+
+def _gives_signals(spec: TeacherSpec) -> bool:
+    """Whether a teacher that is not one model on this machine says more than its answers."""
+    logprobs = any(member.api.top_logprobs is not None for member in spec.members)
+    return logprobs or (spec.combine or {}).get("name") == "mixture"
 
 
 def _task(given: str | None, detected: Detected) -> str:
@@ -124,7 +174,7 @@ def _shallow(model: ResolvedModel | Pending) -> int | None:
     return max(_LEAST_LAYERS, round(_SHALLOW_SHARE * int(read_config(model.path)["num_hidden_layers"])))
 
 
-def _choices(recipe: Recipe, teacher: ResolvedModel | Pending, student: ResolvedModel | Pending, later: bool) -> str:
+def _choices(recipe: Recipe, teacher: ResolvedModel | Pending | None, student: ResolvedModel | Pending, later: bool) -> str:
     shape = f"cut to {recipe.student.layers} layers" if recipe.student.layers else "as it is"
     if later:
         shape = "cut to about a fifth of its layers (how many is known once it is here)"
@@ -132,11 +182,13 @@ def _choices(recipe: Recipe, teacher: ResolvedModel | Pending, student: Resolved
         size = f"{teacher.download_mb:,.0f} MB" if teacher.download_mb is not None else "its size is known to the hub alone"
         fetched = f" (to be fetched first: {size})"
     else:
-        fetched = f" ({teacher.source})"
+        fetched = f" ({teacher.source})" if teacher is not None else ""
     tuned = f", tuned for {recipe.teacher.tune.epochs:g} epochs on the labelled rows" if recipe.teacher.tune else ""
+    names = [member.model for member in spec_of(recipe.teacher).members]
+    learns = "answers and signals" if teacher is not None else "answers"
     return (
-        f"Teacher: {recipe.teacher.model}{fetched}{tuned}. Student: {student.reference}, {shape}, "
-        f"trained for {recipe.training.epochs:g} epochs on the teacher's answers and signals."
+        f"Teacher: {', '.join(names)}{fetched}{tuned}. Student: {student.reference}, {shape}, "
+        f"trained for {recipe.training.epochs:g} epochs on the teacher's {learns}."
     )
 
 

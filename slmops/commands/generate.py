@@ -19,16 +19,23 @@ app = new_app()
 def generate(
     task_type: Annotated[str, typer.Option("--task_type", "--task", "--task_name", help="Kind of work")],
     teacher: Annotated[
-        str, typer.Option(help="API teacher such as gpt-4o, model name, folder, .gguf file, hub id, or a file of recorded answers")
+        list[str],
+        typer.Option(
+            help="API teacher such as gpt-4o, model name, folder, .gguf file, hub id, or recorded answers; may be given again"
+        ),
     ],
     data: Annotated[Path, typer.Option("--data", "--data_name", help="Rows: JSONL, JSON, CSV, TSV or Parquet")],
     output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where the answers go")],
+    combine: Annotated[
+        str | None, typer.Option(help="How several teachers' answers become one: vote, best-of-n, judge, route, mixture")
+    ] = None,
     max_cost: Annotated[
         float | None, typer.Option("--max_cost", help="US dollars at which it stops; a higher one continues")
     ] = None,
     base_url: Annotated[str | None, typer.Option("--base_url", help="Endpoint in place of the catalogue's; ends with /v1")] = None,
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer in tokens")] = 256,
     sampling_temperature: Annotated[float, typer.Option("--sampling_temperature", help="0: the likeliest answer")] = 0.0,
+    retries: Annotated[int, typer.Option(help="Times an invalid answer, or one that gold proves wrong, is asked again")] = 0,
     min_success: Annotated[float, typer.Option("--min_success", help="Least share of usable answers")] = 0.7,
     input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question")] = None,
     answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
@@ -37,7 +44,8 @@ def generate(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="More options: task.labels=[a,b], teacher.price_input=2, requests.patience_s=60"
+            metavar="[KEY=VALUE]...",
+            help="More options: task.labels=[a,b], teacher.price_input=2, requests.patience_s=60, combine.n=8, label_source=agree",
         ),
     ] = None,
 ) -> None:
@@ -46,11 +54,13 @@ def generate(
         "data": data,
         "output_path": output_path,
         "task_type": task_type,
-        "teacher_name": teacher,
+        "teacher_names": teacher,
+        "combine": {"name": combine} if combine else None,
         "teacher": {"base_url": base_url} if base_url else {},
         "requests": {"max_cost": max_cost} if max_cost is not None else {},
         "max_new_tokens": max_new_tokens,
         "sampling_temperature": sampling_temperature,
+        "retries": retries,
         "min_success": min_success,
         "input_field": input_field,
         "answer_field": answer_field,
@@ -66,8 +76,8 @@ def generate(
 def _print_plan(job: Generate, as_json: bool) -> None:
     plan = job.plan()
     if plan is None:
-        facts = {"teacher": job.options.teacher_name, "cost": 0.0}
-        print(json.dumps(facts) if as_json else f"{job.options.teacher_name} is on this machine: no cost")
+        names = ", ".join(member.model for member in job.options.spec.members)
+        print(json.dumps({"teacher": names, "cost": 0.0}) if as_json else f"{names}: on this machine, no cost")
     else:
         print(json.dumps(plan.as_dict(), ensure_ascii=False) if as_json else plan.describe())
 
@@ -78,7 +88,12 @@ def _table(facts: dict[str, Any], folder: Path) -> str:
         reasons = ", ".join(f"{count:,} × {reason}" for reason, count in facts["reasons"].items())
         lines.append(f"rejected  {facts['rejected']:,} in {folder / REJECTED} ({reasons})")
     if facts["gold"]:
-        lines.append(f"right     {facts['right']:.1%} of {facts['gold']:,} rows with a gold answer")
+        first = f"; {facts['right_by_try'][0]:.1%} at the first try" if "right_by_try" in facts else ""
+        lines.append(f"right     {facts['right']:.1%} of {facts['gold']:,} rows with a gold answer{first}")
+    if "disagreements" in facts:
+        lines.append(f"agreement the members disagree on {facts['disagreements']['share']:.1%} of the rows")
+    if facts.get("masked"):
+        lines.append("masked    " + ", ".join(f"{count:,} × {kind}" for kind, count in facts["masked"].items()))
     if "cost" in facts:
         tokens = facts["prompt_tokens"] + facts["completion_tokens"]
         lines.append(f"cost      ${facts['cost']:,.4f} for {tokens:,} tokens in {facts['calls']:,} answers")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from slmops.artifact import StageKey
 from slmops.config import Recipe
+from slmops.data.rows import Message, Row
 from slmops.evaluation.systems import System
-from slmops.files import size_bytes
-from slmops.stages.context import MODEL, Context
+from slmops.files import size_bytes, write_jsonl
+from slmops.stages.context import MODEL, Context, rows_of
+from slmops.tasks.base import Task
 from slmops.workspace import Made, StageResult
+
+Turns = Callable[[Task, Row], Sequence[Message]]
+"""How a model is asked a row."""
 
 
 def measure_floor(context: Context, runtime: str) -> StageResult:
@@ -22,9 +28,7 @@ def measure_floor(context: Context, runtime: str) -> StageResult:
     )
 
     def make(folder: Path, work: Path) -> Made:
-        from slmops.data.rows import Row
         from slmops.evaluation.measure import MeasureSpec, measure
-        from slmops.files import write_jsonl
         from slmops.testing.tiny import save_tiny_model
 
         model = save_tiny_model(work / "tiny", layers=1)
@@ -63,6 +67,7 @@ def measure_model(
     runtime: str,
     floor: StageResult | None,
     parameters: int | None = None,
+    turns: Turns | None = None,
 ) -> StageResult:
     """Quality, latency, requests/s, memory, size and cost of a model on the test rows.
 
@@ -74,6 +79,7 @@ def measure_model(
         runtime: Engine, or ``tfidf``.
         floor: The engine's fixed memory, to be subtracted.
         parameters: Weights of the model, where the folder does not say.
+        turns: How it is asked in place of the rows as they stand.
     """
     from slmops.evaluation.measure import TFIDF
 
@@ -84,6 +90,7 @@ def measure_model(
         "task_type": recipe.task_type,
         "max_new_tokens": recipe.answers.max_new_tokens,
         **section.model_dump(mode="json", include={"latency_requests", "batch_size", "threads", "price_per_machine_hour"}),
+        **({"asked": "as the task says"} if turns else {}),
     }
     parents = {"model": model.id, "data": data.id, **({"floor": floor.id} if floor else {})}
     key = StageKey(f"measure.{name}", "measurement", 1, config, parents)
@@ -93,11 +100,17 @@ def measure_model(
         from slmops.models.load import parameter_count
 
         path = model.path / ("train.jsonl" if runtime == TFIDF else MODEL)
+        test = data.path / "test.jsonl"
+        if turns is not None:
+            test = work / "test.jsonl"
+            task = context.task(data)
+            asked = [replace(row, messages=tuple(turns(task, row))) for row in rows_of(data, "test")]
+            write_jsonl(test, [row.as_dict() for row in asked])
         found = measure(
             MeasureSpec(
                 runtime=runtime,
                 model=path,
-                test=data.path / "test.jsonl",
+                test=test,
                 task_type=recipe.task_type,
                 task=dict(context.task_options(data)),
                 threads=section.threads,

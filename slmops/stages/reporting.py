@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from slmops import __version__
 from slmops.artifact import StageKey
@@ -19,7 +19,6 @@ from slmops.evaluation.measures import MEASURES
 from slmops.evaluation.stats import RESAMPLES, paired, wilson
 from slmops.evaluation.systems import System
 from slmops.files import write_json, write_text
-from slmops.models.resolve import ResolvedModel
 from slmops.stages.context import Context, rows_of
 from slmops.stages.rows import ROWS, RowInfo
 from slmops.workspace import Made, StageResult
@@ -32,6 +31,26 @@ _PAIRS = (
     ("distilled", "tfidf"),
 )
 _SHOWN_DISAGREEMENTS = 10
+
+
+class Named(Protocol):
+    """A model from outside of the run, or who answers from there."""
+
+    @property
+    def reference(self) -> str:
+        """As the recipe names it."""
+
+    @property
+    def source(self) -> str:
+        """Where it comes from."""
+
+    @property
+    def license(self) -> str:
+        """Its licence or terms."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from others."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,7 @@ class Comparison:
     systems: Mapping[str, System]
     candidates: list[Candidate]
     chosen: Candidate | None
-    models: Mapping[str, ResolvedModel | None]
+    models: Sequence[tuple[str, Named | None]]
 
 
 def write_report(context: Context, comparison: Comparison, data: StageResult) -> StageResult:
@@ -106,7 +125,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
     systems = dict(comparison.systems)
     if chosen is not None and chosen.system is not None:
         systems["packaged"] = chosen.system
-    teacher = systems["teacher"]
+    teacher = systems.get("teacher")
     test = rows_of(data, "test")
     differences = [_difference(systems, a, b, confidence) for a, b in _PAIRS if a in systems and b in systems]
     facts = data.facts
@@ -163,7 +182,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         ],
         "models": [
             {"role": role, "name": m.reference, "source": m.source, "license": m.license, "fingerprint": m.fingerprint[:16]}
-            for role, m in comparison.models.items()
+            for role, m in comparison.models
             if m is not None
         ],
         "reproduce": [f"slmops run {recipe.output_path / 'recipe.yaml'}"],
@@ -171,7 +190,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
     }
 
 
-def _row(info: RowInfo, system: System, teacher: System, comparison: Comparison, confidence: float) -> dict[str, Any]:
+def _row(info: RowInfo, system: System, teacher: System | None, comparison: Comparison, confidence: float) -> dict[str, Any]:
     measures: dict[str, float | None] = {name: system.measures.get(name) for name in MEASURES}
     measures["share_of_teacher"] = _kept(system, teacher)
     candidates = {candidate.name: candidate for candidate in comparison.candidates}
@@ -225,10 +244,7 @@ def _verdict(comparison: Comparison, systems: Mapping[str, System], against_cont
             "packaged": None,
             "why": f"No model passes the gates ({reasons}).",
         }
-    kept = _kept(chosen.system, systems["teacher"])
-    faster = systems["teacher"].measures["latency_p50_ms"] / chosen.system.measures["latency_p50_ms"]
-    share = f"keeps {kept:.0%} of the teacher's accuracy" if kept is not None else "has a teacher that is never right"
-    sentence += f". What is packaged {share} and answers {faster:.1f} times as fast."
+    sentence += f". {_against_teacher(chosen.system, systems.get('teacher'))}"
     passed = [r.gate for r in chosen.results]
     why = f"{chosen.name} ({chosen.scheme}) is the most accurate model that passes " + (
         f"all gates: {', '.join(passed)}." if passed else "(the recipe has no gates)."
@@ -236,10 +252,19 @@ def _verdict(comparison: Comparison, systems: Mapping[str, System], against_cont
     return {"word": word, "sentence": sentence, "packaged": chosen.name, "why": why}
 
 
-def _headline(packaged: System | None, teacher: System, targets: Mapping[str, float]) -> list[dict[str, Any]]:
+def _against_teacher(packaged: System, teacher: System | None) -> str:
+    if teacher is None:
+        return "Its teacher could not be measured on the test rows."
+    kept, slow = _kept(packaged, teacher), teacher.measures.get("latency_p50_ms")
+    share = f"keeps {kept:.0%} of the teacher's accuracy" if kept is not None else "has a teacher that is never right"
+    faster = f" and answers {slow / packaged.measures['latency_p50_ms']:.1f} times as fast" if slow is not None else ""
+    return f"What is packaged {share}{faster}."
+
+
+def _headline(packaged: System | None, teacher: System | None, targets: Mapping[str, float]) -> list[dict[str, Any]]:
     def ratio(name: str) -> float | None:
         value = packaged.measures.get(name) if packaged else None
-        base = teacher.measures.get(name)
+        base = teacher.measures.get(name) if teacher else None
         return value / base if value is not None and base else None
 
     def less(name: str) -> float | None:
@@ -289,9 +314,9 @@ def _confusion(systems: Mapping[str, System], context: Context, data: StageResul
     return {"row": name, "labels": shown, "matrix": matrix}
 
 
-def _kept(system: System, teacher: System) -> float | None:
-    """Share of the teacher's accuracy; unknown where the teacher is never right."""
-    return system.accuracy / teacher.accuracy if teacher.accuracy else None
+def _kept(system: System, teacher: System | None) -> float | None:
+    """Share of the teacher's accuracy; unknown where the teacher is never right, or not measured."""
+    return system.accuracy / teacher.accuracy if teacher is not None and teacher.accuracy else None
 
 
 def _overlap(data: StageResult, test: Sequence[Row]) -> int:
@@ -302,7 +327,9 @@ def _overlap(data: StageResult, test: Sequence[Row]) -> int:
 
 def _disagreements(systems: Mapping[str, System], test: Sequence[Row]) -> list[dict[str, str]]:
     name = "packaged" if "packaged" in systems else "distilled"
-    teacher, ours = systems["teacher"], systems[name]
+    teacher, ours = systems.get("teacher"), systems[name]
+    if teacher is None:
+        return []
     found = [
         {"question": row.question, "expected": str(row.answer), "teacher": t.strip(), "packaged": p.strip()}
         for row, t, p in zip(test, teacher.answers, ours.answers, strict=True)
@@ -322,6 +349,10 @@ def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageRes
         notes.append(
             "TF-IDF with logistic regression is at least as accurate as what is packaged: this task may not need a language model."
         )
+    if "answers-only" not in systems:
+        notes.append("The teacher gave no signals that fit the student, so the distilled student learned from answers alone.")
+    if "teacher-quantized" not in systems:
+        notes.append("The teacher answered from outside of this machine: its memory, size and requests/s are not known.")
     for candidate in comparison.candidates:
         if candidate is not comparison.chosen:
             failed = [f"{r.gate} ({r.detail})" for r in candidate.results if r.verdict != "passed"]

@@ -1,4 +1,4 @@
-"""Teacher, answers, signals: stage 1 of a distillation."""
+"""Models that are taken, cut or trained: the teacher where it is tuned, and the students."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 from slmops.artifact import StageKey
 from slmops.config import StudentSection, TrainingSection
-from slmops.files import write_json, write_jsonl
+from slmops.data.rows import Row
+from slmops.progress import say
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
-from slmops.teachers.engines import settled
+from slmops.tasks.base import Task
 from slmops.workspace import Made, StageResult, link_or_copy
 
 if TYPE_CHECKING:
     from slmops.signals.store import SignalStore
+
+TRAINING = "training"
+"""Name of the file of an ``answers`` artifact with the rows that students train on."""
 
 
 def tune_teacher(context: Context, base: ModelAt, data: StageResult) -> StageResult:
@@ -64,7 +68,7 @@ def train_model(
     *,
     updates_of: StageResult | None = None,
 ) -> StageResult:
-    """Train ``base`` on the labelled rows and, with ``answers`` among the inputs, on the teacher's answers.
+    """Train ``base`` on the labelled rows or, with ``answers`` among the inputs, on what these say all rows train on.
 
     Args:
         context: Of the run.
@@ -79,22 +83,24 @@ def train_model(
     parents = {"base": base.id, **{role: result.id for role, result in inputs.items()}}
     if updates_of is not None:
         parents["updates"] = updates_of.id
-    key = StageKey(stage, "model", 1, {**config, "seed": recipe.seed, **context.template_key}, parents)
+    key = StageKey(stage, "model", 2, {**config, "seed": recipe.seed, **context.template_key}, parents)
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.training.loop import train
 
         template = context.template(base.path)
         data, answers = inputs["data"], inputs.get("answers")
-        rows = rows_of(data, "train") + (rows_of(answers, "answers") if answers else [])
-        chosen = section if updates_of is None else section.model_copy(update={"max_steps": updates_of.facts["steps"]})
+        task = context.task(data)
+        rows = rows_of(answers, TRAINING) if answers else [more for row in rows_of(data, "train") for more in gold_rows(task, row)]
+        known = section if answers is None or "signals" in inputs else _without_signals(section)
+        chosen = known if updates_of is None else known.model_copy(update={"max_steps": updates_of.facts["steps"]})
         trained = train(
             base.path,
             folder / MODEL,
             work,
             template=template,
             rows=rows,
-            validation=rows_of(data, "validation"),
+            validation=[gold_rows(task, row)[0] for row in rows_of(data, "validation")],
             section=chosen,
             seed=recipe.seed,
             what=stage,
@@ -105,90 +111,28 @@ def train_model(
     return context.workspace.stage(key, make)
 
 
-def answer(context: Context, teacher: StageResult, data: StageResult) -> StageResult:
-    """The teacher's answers to train, pool and validation; those to the pool become training rows."""
-    recipe = context.recipe
-    section = recipe.answers
-    config = {**section.model_dump(mode="json"), "precision": recipe.teacher.precision, **context.template_key}
-    engine = settled(recipe.teacher.engine, section.max_new_tokens)
-    if engine != "torch":
-        config["engine"] = engine
-    key = StageKey("answers", "answers", 1, config, {"teacher": teacher.id, "data": data.id})
+def _without_signals(section: TrainingSection) -> TrainingSection:
+    """A training on answers alone: the objectives that need no signals, else cross-entropy."""
+    from slmops.training.objectives import WeightedSum
 
-    def make(folder: Path, work: Path) -> Made:
-        from slmops.teachers.answers import answer_rows, check_success
-        from slmops.teachers.local import LocalTeacher
-
-        task = context.task(data)
-        labelled = {name: rows_of(data, name) for name in ("train", "validation")}
-        pool = rows_of(data, "pool")
-        model = teacher.path / MODEL
-        everything = [*labelled["train"], *pool, *labelled["validation"]]
-        local = LocalTeacher.fitting(
-            model,
-            context.template(model),
-            recipe.teacher.precision,
-            engine=engine,
-            rows=everything,
-            max_new_tokens=section.max_new_tokens,
-            work=work,
-        )
-        answered = answer_rows(
-            local, everything, task, chunk_rows=section.chunk_rows, max_new_tokens=section.max_new_tokens, work=work
-        )
-        check_success(answered, section.min_success)
-        pool_ids = {row.id for row in pool}
-        good = [row for row in answered.rows if row.id in pool_ids]
-        write_jsonl(folder / "answers.jsonl", [row.as_dict() for row in good])
-        write_jsonl(
-            folder / "rejected.jsonl",
-            [{**row.as_dict(), "teacher_answer": raw, "reason": reason} for row, raw, reason in answered.rejected],
-        )
-        write_json(folder / "raw.json", answered.raw)
-        right = {
-            name: sum(task.correct(answered.raw[row.id], str(row.answer)) for row in rows) / len(rows)
-            for name, rows in labelled.items()
-            if rows
-        }
-        counts = {"answered": len(answered.rows), "rejected": len(answered.rejected), "reasons": answered.reasons}
-        return Made({**counts, "pool": len(good), "right": right, **local.identity})
-
-    return context.workspace.stage(key, make)
+    kept = tuple(spec for spec in section.objectives if not WeightedSum.of([spec]).needs_signal)
+    if len(kept) < len(section.objectives):
+        say("  there are no signals of the teacher: the student learns from its answers alone")
+    return section.model_copy(update={"objectives": kept or ({"name": "cross_entropy"},)})
 
 
-def take_signals(context: Context, teacher: StageResult, data: StageResult, answers: StageResult) -> StageResult:
-    """The teacher's distribution at the answer tokens of the labelled rows and of its own answers."""
-    recipe = context.recipe
-    config = {
-        **recipe.signals.model_dump(mode="json"),
-        "chunk_rows": recipe.answers.chunk_rows,
-        "precision": recipe.teacher.precision,
-        **context.template_key,
-    }
-    key = StageKey("signals", "signals", 1, config, {"teacher": teacher.id, "data": data.id, "answers": answers.id})
-
-    def make(folder: Path, work: Path) -> Made:
-        from slmops.signals.store import write_signals
-        from slmops.teachers.answers import signal_rows
-        from slmops.teachers.local import LocalTeacher
-
-        model = teacher.path / MODEL
-        template = context.template(model)
-        local = LocalTeacher.load(model, template, recipe.teacher.precision)
-        rows = rows_of(data, "train") + rows_of(data, "validation") + rows_of(answers, "answers")
-        signals = signal_rows(local, rows, template, k=recipe.signals.k, chunk_rows=recipe.answers.chunk_rows, work=work)
-        write_signals(folder, rows, signals, _fingerprints(context, teacher.id, template.fingerprint))
-        return Made({"rows": len(rows), "positions": sum(len(signal) for signal in signals)})
-
-    return context.workspace.stage(key, make)
-
-
-def _fingerprints(context: Context, teacher: str, template: str) -> dict[str, str]:
+def fingerprints(context: Context, teacher: str, template: str) -> dict[str, str]:
+    """What signals are bound to."""
     return {"teacher": teacher, "template": template, "form": f"top-{context.recipe.signals.k} float16"}
+
+
+def gold_rows(task: Task, row: Row) -> list[Row]:
+    """The training rows of a labelled row: its answer in the normal form and, where the task trains reasoning, the row's own."""
+    return task.training_rows(row, task.parse(str(row.answer)), task.rationale(str(row.answer)))
 
 
 def _open_signals(context: Context, signals: StageResult, template: str) -> SignalStore:
     from slmops.signals.store import SignalStore
 
     teacher = signals.artifact.manifest.parents["teacher"]
-    return SignalStore.open(signals.path, _fingerprints(context, teacher, template))
+    return SignalStore.open(signals.path, fingerprints(context, teacher, template))

@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from slmops.data.rows import Message
+from slmops.data.rows import Message, Row
 from slmops.teachers.replies import AskParams, Reply
+
+if TYPE_CHECKING:
+    from slmops.teachers.plan import RequestPlan
 
 
 @dataclass(frozen=True)
 class Request:
-    """A question to a teacher; ``id`` is the caller's and comes back with the outcome."""
+    """A question to a teacher; ``id`` is the caller's and comes back with the outcome.
+
+    Args:
+        id: The caller's.
+        messages: What is asked.
+        params: How it is answered.
+        row: The row that it is about. Rules choose and verify by it; it is no part of the question.
+    """
 
     id: str
     messages: Sequence[Message]
     params: AskParams
+    row: Row | None = None
 
 
 @dataclass(frozen=True)
@@ -29,12 +40,19 @@ class Outcome:
         reply: The answer.
         reason: Why there is none.
         teacher: Name of who answered, where several could have.
+        agreement: Share of the members of an ensemble that gave this answer; ``None`` where one alone was asked.
     """
 
     id: str
     reply: Reply | None
     reason: str | None
     teacher: str | None = None
+    agreement: float | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is an answer, or a reason why there is none."""
+        return self.reply is not None or self.reason is not None
 
 
 @dataclass(frozen=True)
@@ -43,7 +61,7 @@ class Answers:
 
     Args:
         outcomes: One a request, in the order given.
-        facts: What else there is to tell, for manifests and reports: cost, tokens, faults.
+        facts: What else there is to tell, for manifests and reports: cost, tokens, faults (see ``teachers.facts``).
         stopped: Why the run ended early, all in order; ``None`` where it is complete.
     """
 
@@ -69,3 +87,6 @@ class Teacher(Protocol):
         Raises:
             TeacherError: It refuses for good, or does not answer for too long. Answers so far are kept.
         """
+
+    def plans(self, requests: Sequence[Request]) -> list[RequestPlan]:
+        """What these requests will cost, one plan for each API that will be asked; needs no key and asks nobody."""

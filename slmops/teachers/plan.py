@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -37,6 +37,7 @@ class RequestPlan:
         price: What was reckoned with, and from when it is.
         terms: On training on the answers.
         max_cost: The cap, if there is one.
+        members: The plans that these are the sums of, where several will be asked.
     """
 
     teacher: str
@@ -53,6 +54,7 @@ class RequestPlan:
     price: str
     terms: str
     max_cost: float | None
+    members: tuple[RequestPlan, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -60,18 +62,23 @@ class RequestPlan:
 
     def describe(self) -> str:
         """Some lines for people."""
-        cost = "at a price nobody has given" if self.cost is None else f"${self.cost:,.2f}, at most ${self.most_cost:,.2f}"
+        if self.members:
+            parts = [*(plan.describe() for plan in self.members), f"in all  {self._cost()}, about {duration(self.seconds)}"]
+            return "\n\n".join(parts)
         known = f" ({self.cached:,} are answered already)" if self.cached else ""
         lines = [
             f"{self.teacher} ({self.provider}): {self.rows:,} rows{known}, {self.calls:,} calls",
             f"tokens  about {self.prompt_tokens:,} in, {self.completion_tokens:,} out (at most {self.most_completion_tokens:,})",
-            f"cost    {cost} ({self.price})",
+            f"cost    {self._cost()} ({self.price})",
             f"time    about {duration(self.seconds)}, if {_AT_ONCE} answers are made at once",
             f"terms   {self.terms}",
         ]
         if self.max_cost is not None and (self.cost or 0) > self.max_cost:
             lines.append(f"cap     ${self.max_cost:g} is less than that: the run will stop there, and go on with a higher one")
         return "\n".join(lines)
+
+    def _cost(self) -> str:
+        return "at a price nobody has given" if self.cost is None else f"${self.cost:,.2f}, at most ${self.most_cost:,.2f}"
 
 
 def plan_requests(
@@ -124,3 +131,48 @@ def plan_requests(
         terms=model.terms,
         max_cost=max_cost,
     )
+
+
+def total(plans: Sequence[RequestPlan], *, rounds: int = 1) -> RequestPlan | None:
+    """The plans of all who will be asked as one; ``None`` where nothing is paid.
+
+    Args:
+        plans: One a teacher.
+        rounds: How often a row may be asked; what it costs at most is as many times as high.
+    """
+    if not plans:
+        return None
+    most = [
+        replace(
+            plan,
+            most_completion_tokens=rounds * plan.most_completion_tokens,
+            most_cost=None if plan.most_cost is None else rounds * plan.most_cost,
+        )
+        for plan in plans
+    ]
+    if len(most) == 1:
+        return most[0]
+    caps = [plan.max_cost for plan in most if plan.max_cost is not None]
+    return RequestPlan(
+        teacher=", ".join(plan.teacher for plan in most),
+        provider=", ".join(dict.fromkeys(plan.provider for plan in most)),
+        rows=max(plan.rows for plan in most),
+        cached=sum(plan.cached for plan in most),
+        calls=sum(plan.calls for plan in most),
+        prompt_tokens=sum(plan.prompt_tokens for plan in most),
+        completion_tokens=sum(plan.completion_tokens for plan in most),
+        most_completion_tokens=sum(plan.most_completion_tokens for plan in most),
+        cost=_sum([plan.cost for plan in most]),
+        most_cost=_sum([plan.most_cost for plan in most]),
+        seconds=sum(plan.seconds for plan in most),
+        price="; ".join(plan.price for plan in most),
+        terms=" ".join(dict.fromkeys(plan.terms for plan in most)),
+        max_cost=sum(caps) if len(caps) == len(most) else None,
+        members=tuple(most),
+    )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """The sum, if all are known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None

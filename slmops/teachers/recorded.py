@@ -20,10 +20,12 @@ from slmops.data.shapes import BadRow, Layout
 from slmops.errors import DataError, at
 from slmops.files import digest, file_digest
 from slmops.teachers.api import openai_reply
-from slmops.teachers.base import Outcome
+from slmops.teachers.base import Answers, Outcome, Request
+from slmops.teachers.plan import RequestPlan
 from slmops.teachers.replies import Fault, Reply, estimate_text_tokens, estimate_tokens
 
 NO_ANSWER = "no recorded answer"
+NO_OTHER = "no other recorded answer"
 _CHAT = Layout("messages", ("messages",), None, "")
 
 
@@ -78,9 +80,29 @@ class RecordedTeacher:
         return teacher
 
     @property
+    def name(self) -> str:
+        """The files."""
+        return ",".join(map(str, self.files))
+
+    @property
     def identity(self) -> dict[str, str]:
         """What tells these records from others."""
         return {"protocol": "recorded", "files": digest(sorted(file_digest(file) for file in self.files))}
+
+    def ask(self, requests: Sequence[Request], work: Path) -> Answers:
+        """Look the answers up; ``work`` is not needed. A question is looked up as the row has it and as it is asked."""
+        outcomes = [
+            self.find(request.id, *([request.row.messages] if request.row else []), request.messages)
+            if request.params.draw == 0
+            else Outcome(request.id, None, NO_OTHER)
+            for request in requests
+        ]
+        facts = {"teacher": self.identity, "several_answers": len(self.several), "unread": len(self.unread)}
+        return Answers(outcomes, facts)
+
+    def plans(self, requests: Sequence[Request]) -> list[RequestPlan]:
+        """Nothing is paid."""
+        return []
 
     def find(self, id: str, *forms: Sequence[Message]) -> Outcome:
         """The answer to a row, looked up by each form of its messages, with the system turn and without, then by its id."""

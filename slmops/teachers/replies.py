@@ -37,6 +37,7 @@ class Reply:
         completion_tokens: The same.
         logprobs: One ``{"token", "logprob", "top"}`` a token of the answer, ``top`` a list of ``[token, logprob]``; in nats.
         model: Name of the model that the endpoint says has answered.
+        seconds: From the request to the whole answer; ``None`` where nobody took the time.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Reply:
     completion_tokens: int
     logprobs: tuple[Mapping[str, Any], ...] | None
     model: str
+    seconds: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; :meth:`from_dict` reads it back."""
@@ -53,7 +55,7 @@ class Reply:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Reply:
         """Read what :meth:`as_dict` wrote."""
-        given = {field.name: value[field.name] for field in fields(cls)}
+        given = {field.name: value[field.name] for field in fields(cls) if field.name in value}
         return cls(**{**given, "logprobs": None if given["logprobs"] is None else tuple(given["logprobs"])})
 
 

@@ -207,7 +207,9 @@ class _Run:
         """Send a claimed request once; ``None`` where it has to be sent again or the run ends."""
         self._calling += 1
         try:
+            sent = time.monotonic()
             reply = await client.ask(row.request.messages, row.params)
+            reply = replace(reply, seconds=round(time.monotonic() - sent, 4))
         except Fault as fault:
             return self._failed(row, fault, started)
         except BaseException:

@@ -88,6 +88,7 @@ class FaultServer:
         early: Requests that came before a ``Retry-After`` was over, though sent after it had arrived.
         most_under_way: Most requests at once.
         bodies: What was asked, the newest last.
+        received: Every byte that came.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class FaultServer:
         self.requests = self.paid = self.early = self.most_under_way = self.under_way = 0
         self.met: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
+        self.received = b""
         self._times: Counter[str] = Counter()
         self._quiet = (0.0, 0.0)
         self._up = threading.Event()
@@ -147,9 +149,11 @@ class FaultServer:
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Serve one request; whether the connection stays open."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        first = await reader.readuntil(b"\r\n\r\n")
+        head = first.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
+        self.received += first + body
         method, path, _ = head[0].split(" ", 2)
         if method != "POST" or path not in ("/v1/chat/completions", "/v1/messages"):
             return await _send(writer, 404, _error("no such address"))

@@ -14,8 +14,8 @@ from slmops.errors import FingerprintError
 from slmops.models.load import load_model
 from slmops.signals.store import SignalStore, row_key, write_signals
 from slmops.signals.topk import TopK
-from slmops.teachers.answers import signal_rows
 from slmops.teachers.local import LocalTeacher
+from slmops.teachers.signals import signal_rows
 from slmops.testing.tiny import save_tiny_model
 from slmops.training.loop import train
 

@@ -202,9 +202,10 @@ def test_no_option_is_read_by_nothing() -> None:
 def test_a_plug_in_reads_all_its_options() -> None:
     from slmops.data.sources import SOURCES
     from slmops.tasks.base import TASKS
+    from slmops.teachers.combiners import COMBINERS
     from slmops.training.registry import OBJECTIVES
 
-    plugins = [registry.get(name) for registry in (SOURCES, TASKS, OBJECTIVES) for name in registry.names()]
+    plugins = [registry.get(name) for registry in (SOURCES, TASKS, OBJECTIVES, COMBINERS) for name in registry.names()]
     assert [
         f"{options.__name__}.{name}"
         for options in plugins

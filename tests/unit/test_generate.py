@@ -183,7 +183,7 @@ def test_log_probabilities_stand_beside_the_answers(generate: Call, tmp_path: Pa
 
 def test_a_task_that_asks_in_its_own_words_is_followed() -> None:
     from slmops.data.rows import Row
-    from slmops.teachers.generate import teacher_messages
+    from slmops.teachers.asking import teacher_messages
 
     class Asking:
         def ask(self, row: Row) -> list[dict[str, str]]:
@@ -209,3 +209,65 @@ def test_recorded_answers_are_a_teacher_too(generate: Call, tmp_path: Path) -> N
     assert len(read_jsonl(tmp_path / "answers" / "answers.jsonl")) == 3
     reasons = [row["reason"] for row in read_jsonl(tmp_path / "answers" / "rejected.jsonl")]
     assert reasons == ["empty field 'text'", "no recorded answer", "no recorded answer"]
+
+
+# Several teachers, retries, labels
+
+
+def test_several_teachers_vote(generate: Call, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(json.dumps({"input": row["text"], "teacher_output": "delivery"}) for row in ROWS if row["text"]))
+    with FaultServer(answer=says) as server:
+        more = ("--teacher", "m1", "--teacher", "m2", "--combine", "vote", "teacher.price_input=1", "teacher.price_output=1")
+        result = generate(*more, teacher=str(log), server=server)
+        assert result.code == 0, result.err
+        plan = json.loads(generate(*more, "--plan", "--json", teacher=str(log), server=server, out="other").out)
+    good = read_jsonl(tmp_path / "answers" / "answers.jsonl")
+    assert [(row["answer"], row["teacher"], row["agreement"]) for row in good] == [
+        ("delivery", str(log), 1.0),
+        ("refund", "m1", pytest.approx(2 / 3)),
+        ("refund", "m1", pytest.approx(2 / 3)),
+        ("delivery", str(log), pytest.approx(1 / 3)),
+        ("delivery", str(log), 1.0),
+    ]
+    facts = Artifact.load(tmp_path / "answers").manifest.facts
+    assert (facts["calls"], facts["disagreements"]["share"]) == (10, pytest.approx(2 / 5))
+    assert "the members disagree on 40.0% of the rows" in result.out
+    assert (plan["calls"], [member["teacher"] for member in plan["members"]]) == (10, ["m1", "m2"])
+    assert plan["cost"] == pytest.approx(sum(member["cost"] for member in plan["members"]))
+
+
+def test_wrong_answers_are_asked_again_and_the_table_says_how_often_the_teacher_was_right(generate: Call, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def unsure(messages: Sequence[Mapping[str, str]]) -> str:
+        asked.append(messages[-1]["content"])
+        return "refund" if asked.count(asked[-1]) == 1 else "delivery"
+
+    with FaultServer(answer=unsure) as server:
+        result = generate("--retries", "1", server=server)
+    assert result.code == 0, result.err
+    good = read_jsonl(tmp_path / "answers" / "answers.jsonl")
+    assert [row["teacher_answer"] for row in good] == ["delivery", "refund", "refund", "delivery", "refund"]
+    assert [row.get("tries") for row in good] == [1, None, None, 1, None]
+    assert "right     100.0% of 3 rows with a gold answer; 33.3% at the first try" in result.out
+    assert server.paid == 7
+
+
+def test_rows_on_which_teacher_and_gold_disagree_can_be_set_aside(generate: Call, tmp_path: Path) -> None:
+    with FaultServer(answer=lambda messages: "refund") as server:
+        assert generate("label_source=agree", "--min_success", "0", server=server).code == 0
+    rejected = read_jsonl(tmp_path / "answers" / "rejected.jsonl")
+    assert [row["reason"] for row in rejected[1:]] == ["teacher disagrees: says 'refund'"] * 2
+
+
+def test_a_task_goes_by_any_of_its_names(generate: Call, tmp_path: Path) -> None:
+    from slmops.teachers.generate import Generate, GenerateOptions
+
+    for name in ("Classification", "nlu_qa"):
+        options = GenerateOptions(
+            data=tmp_path / "train.jsonl", output_path=tmp_path / "o", task_type=name, teacher_names=("gpt-4o",)
+        )
+        plan = Generate(options).plan()
+        assert plan is not None
+        assert plan.calls == 5

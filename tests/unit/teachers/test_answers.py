@@ -13,8 +13,12 @@ from slmops.data.templates import Template
 from slmops.errors import DataError
 from slmops.models.load import load_model
 from slmops.tasks.classification import Classification
-from slmops.teachers.answers import Answered, answer_rows, check_success, signal_rows
+from slmops.teachers.answered import Answered, check_success
+from slmops.teachers.asking import ask_rows
 from slmops.teachers.local import LocalTeacher
+from slmops.teachers.replies import AskParams
+from slmops.teachers.signals import signal_rows
+from slmops.teachers.weights import WeightsTeacher
 
 TASK = Classification(labels=("Delivery", "Refund"))
 SAYS = {
@@ -32,6 +36,10 @@ class ScriptedTeacher:
     def __init__(self, template: Template, fail_after: int | None = None) -> None:
         self.template, self.asked, self._fail_after = template, 0, fail_after
 
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"engine": "script"}
+
     def answer(self, rows: Sequence[Row], max_new_tokens: int) -> list[str]:
         if self.asked == self._fail_after:
             raise KeyboardInterrupt
@@ -40,7 +48,8 @@ class ScriptedTeacher:
 
 
 def ask(teacher: ScriptedTeacher, work: Path, rows: Sequence[Row] = ROWS) -> Answered:
-    return answer_rows(teacher, rows, TASK, chunk_rows=2, max_new_tokens=8, work=work)
+    asked = WeightsTeacher("scripted", dict, lambda rows, params, work: teacher, chunk_rows=2)  # type: ignore[arg-type,return-value]
+    return ask_rows(asked, rows, TASK, AskParams(max_new_tokens=8), work)
 
 
 def test_good_answers_take_the_tasks_form_and_others_keep_their_text_and_reason(template: Template, tmp_path: Path) -> None:
@@ -73,9 +82,9 @@ def test_a_question_that_occurs_twice_is_asked_once(template: Template, tmp_path
 
 def test_too_few_usable_answers_stop_the_run_and_show_some(template: Template, tmp_path: Path) -> None:
     answered = ask(ScriptedTeacher(template), tmp_path)
-    check_success(answered, 0.5)
+    check_success(answered.given, 0.5)
     with pytest.raises(DataError, match="only 2 of 4 answers") as caught:
-        check_success(answered, 0.51)
+        check_success(answered.given, 0.51)
     message = str(caught.value)
     assert "{'not a label': 2}" in message
     assert 'for example "greeting"; "I am sorry' in message
@@ -83,7 +92,7 @@ def test_too_few_usable_answers_stop_the_run_and_show_some(template: Template, t
 
 
 def test_no_rows_are_no_failure(template: Template, tmp_path: Path) -> None:
-    check_success(ask(ScriptedTeacher(template), tmp_path, []), 1.0)
+    check_success(ask(ScriptedTeacher(template), tmp_path, []).given, 1.0)
 
 
 # With a real, tiny model

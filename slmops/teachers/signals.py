@@ -1,4 +1,4 @@
-"""Stage 1: a teacher answers rows; what is no valid answer is kept beside the good ones with its reason."""
+"""The distribution of a teacher on this machine at the answers of rows."""
 
 from __future__ import annotations
 
@@ -9,40 +9,11 @@ import numpy as np
 
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
-from slmops.files import atomic, read_json, write_json
+from slmops.files import atomic
 from slmops.signals.store import row_key
 from slmops.signals.topk import TopK
-from slmops.tasks.base import Task
-from slmops.teachers.answered import Answered, check_success, judge
 from slmops.teachers.chunks import in_chunks
 from slmops.teachers.local import LocalTeacher
-
-__all__ = ["Answered", "answer_rows", "check_success", "signal_rows"]
-
-
-def answer_rows(
-    teacher: LocalTeacher, rows: Sequence[Row], task: Task, *, chunk_rows: int, max_new_tokens: int, work: Path
-) -> Answered:
-    """Let the teacher answer rows in chunks; finished chunks in ``work`` are not made again."""
-
-    def make(chunk: Sequence[Row], file: Path) -> None:
-        answers = teacher.answer(chunk, max_new_tokens)
-        write_json(file, {row.id: answer for row, answer in zip(chunk, answers, strict=True)})
-
-    unique = list({row.id: row for row in rows}.values())
-    raw: dict[str, str] = {}
-    for _, file in in_chunks(
-        unique,
-        size=chunk_rows,
-        length=lambda row: len(teacher.template.prompt(row)),
-        key=lambda row: row.id,
-        folder=work,
-        suffix=".json",
-        make=make,
-        what="teacher answers",
-    ):
-        raw.update(read_json(file))
-    return judge(rows, raw, task)
 
 
 def signal_rows(

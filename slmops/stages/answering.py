@@ -1,0 +1,239 @@
+"""Stage 1: the teacher's answers, what rows train on, and the teacher's distribution at these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slmops.artifact import StageKey
+from slmops.config import Recipe
+from slmops.data.rows import Message, Row
+from slmops.data.sources import RawSplits
+from slmops.files import digest, write_json, write_jsonl
+from slmops.stages.context import MODEL, Context, rows_of
+from slmops.stages.teaching import TRAINING, fingerprints, gold_rows
+from slmops.tasks.base import Task, open_task, task_class
+from slmops.teachers.answered import Answered, Given, answer_line, check_success, count_reasons, label, rejected_line
+from slmops.teachers.asking import ask_rows, requests_of
+from slmops.teachers.base import Teacher
+from slmops.teachers.engines import settled
+from slmops.teachers.opening import REQUESTS, identity_of, open_teacher
+from slmops.teachers.plan import RequestPlan, total
+from slmops.teachers.replies import AskParams
+from slmops.teachers.spec import TeacherSpec, spec_of
+from slmops.teachers.weights import WeightsTeacher
+from slmops.workspace import Made, StageResult, Workspace
+
+if TYPE_CHECKING:
+    from slmops.teachers.local import LocalTeacher
+
+LABELLED = "labelled"
+"""Name of the file of an ``answers`` artifact with what the teacher said to the labelled training rows."""
+
+
+@dataclass(frozen=True)
+class RunTeacher:
+    """The teacher of a run.
+
+    Args:
+        context: Of the run.
+        model: Its weights, tuned or taken as they are; ``None`` where it is an API, a file, or several.
+    """
+
+    context: Context
+    model: StageResult | None
+
+    @property
+    def spec(self) -> TeacherSpec:
+        """As the recipe says it."""
+        return spec_of(self.context.recipe.teacher)
+
+    @property
+    def id(self) -> str:
+        """What stands for it in the ids of stages."""
+        return self.model.id if self.model is not None else digest(identity_of(self.spec))
+
+    @property
+    def distribution(self) -> bool:
+        """Whether its distribution can be taken at any token: it is one model on this machine, or a mixture of such."""
+        return self.model is not None or (self.spec.combine or {}).get("name") == "mixture"
+
+    @property
+    def asks_plainly(self) -> bool:
+        """Whether it is asked the rows as they stand: it was tuned on these, or its template has room for nothing else."""
+        return self.context.recipe.teacher.tune is not None or self.context.text_template is not None
+
+    @property
+    def params(self) -> AskParams:
+        """How it answers at first."""
+        recipe = self.context.recipe
+        return AskParams(max_new_tokens=recipe.teacher.max_new_tokens or recipe.answers.max_new_tokens)
+
+    def turns(self, task: Task, row: Row) -> Sequence[Message]:
+        """What it is asked for a row."""
+        return row.messages if self.asks_plainly else task.ask(row)
+
+    def asks_otherwise(self, data: StageResult) -> bool:
+        """Whether what it is asked for a test row is more than the row."""
+        task = self.context.task(data)
+        return not self.asks_plainly and any(tuple(task.ask(row)) != row.messages for row in rows_of(data, "test"))
+
+    def open(self, task: Task) -> Teacher:
+        """Ready to be asked."""
+        recipe, model = self.context.recipe, self.model
+        if model is not None:
+            folder, identity = model.path / MODEL, {"model": model.id, "precision": recipe.teacher.precision}
+
+            def fitting(rows: Sequence[Row], params: AskParams, work: Path) -> LocalTeacher:
+                from slmops.teachers.local import LocalTeacher
+
+                return LocalTeacher.fitting(
+                    folder,
+                    self.context.template(folder),
+                    recipe.teacher.precision,
+                    engine=recipe.teacher.engine,
+                    rows=rows,
+                    max_new_tokens=params.max_new_tokens,
+                    work=work,
+                )
+
+            return WeightsTeacher(str(recipe.teacher.model), lambda: identity, fitting, recipe.answers.chunk_rows)
+        return open_teacher(
+            self.spec,
+            task,
+            cache=self.context.workspace.root / REQUESTS,
+            template=self.context.template,
+            precision=recipe.teacher.precision,
+            engine=recipe.teacher.engine,
+            chunk_rows=recipe.answers.chunk_rows,
+        )
+
+    def load(self) -> LocalTeacher:
+        """Its weights, where it has a distribution."""
+        from slmops.teachers.local import LocalTeacher
+
+        precision = self.context.recipe.teacher.precision
+        if self.model is not None:
+            folder = self.model.path / MODEL
+            return LocalTeacher.load(folder, self.context.template(folder), precision)
+        from slmops.models.resolve import resolve
+        from slmops.teachers.mixture import mix
+
+        members = self.spec.members
+        folders = [resolve(member.model).path for member in members]
+        loaded = [LocalTeacher.load(folder, self.context.template(folder), precision) for folder in folders]
+        return mix(loaded, [member.weight for member in members], [member.model for member in members])
+
+
+def plan_answers(recipe: Recipe, rows: RawSplits) -> RequestPlan | None:
+    """What asking a teacher that is no model of this run will cost, the test rows included; ``None`` where nothing is paid."""
+    everything = [*rows.labelled, *rows.pool, *rows.validation, *rows.test]
+    gold = [row.answer for row in everything if row.answer is not None]
+    task = open_task(recipe.task_type, task_class(recipe.task_type).complete(recipe.task, gold))
+    teacher = RunTeacher(Context(recipe, Workspace(recipe.output_path)), None)
+    requests, _ = requests_of(everything, task, teacher.params, lambda row: teacher.turns(task, row))
+    return total(teacher.open(task).plans(requests), rounds=1 + recipe.answers.retries)
+
+
+def answer(context: Context, teacher: RunTeacher, data: StageResult) -> StageResult:
+    """The teacher's answers to train, pool and validation, and the rows that students train on.
+
+    ``answers.jsonl`` has the pool's rows with the teacher's answer, ``labelled.jsonl`` what it said to the labelled training
+    rows, ``training.jsonl`` all rows to train on, ``rejected.jsonl`` what is set aside with its reason.
+    """
+    recipe = context.recipe
+    section = recipe.answers
+    config = {
+        **section.model_dump(mode="json"),
+        "max_new_tokens": teacher.params.max_new_tokens,
+        "precision": recipe.teacher.precision,
+        "engine": settled(recipe.teacher.engine, teacher.params.max_new_tokens),
+        **context.template_key,
+    }
+    key = StageKey("answers", "answers", 2, config, {"teacher": teacher.id, "data": data.id})
+
+    def make(folder: Path, work: Path) -> Made:
+        task = context.task(data)
+        splits = {name: rows_of(data, name) for name in ("train", "pool", "validation")}
+        answered = ask_rows(
+            teacher.open(task),
+            [row for rows in splits.values() for row in rows],
+            task,
+            teacher.params,
+            work,
+            retries=section.retries,
+            retry_temperature=section.retry_temperature,
+            turns=lambda row: teacher.turns(task, row),
+        )
+        answered.raise_if_stopped(str(context.workspace.root), "teacher.requests.max_cost")
+        check_success(answered.given, section.min_success)
+        given = {one.row.id: one for one in answered.given}
+        labelled = [(given[row.id], *_trains_on(task, given[row.id], row, section.label_source)) for row in splits["train"]]
+        pool = [given[row.id] for row in splits["pool"]]
+        good = [one for one in pool if one.answer is not None]
+        write_jsonl(folder / "answers.jsonl", [answer_line(one, str(one.answer), task) for one in good])
+        write_jsonl(folder / f"{LABELLED}.jsonl", [answer_line(one, answer, task) for one, answer, _ in labelled if answer])
+        rows = [more for one, answer, _ in labelled if answer for more in _training_rows(task, one, answer)]
+        rows += [more for one in good for more in _training_rows(task, one, str(one.answer))]
+        write_jsonl(folder / f"{TRAINING}.jsonl", [row.as_dict() for row in rows])
+        aside = [(one, reason) for one, _, reason in labelled if reason]
+        invalid = [(one, str(one.reason)) for one in answered.given if one.answer is None]
+        rejected = {one.row.id: (one, reason) for one, reason in [*aside, *invalid]}
+        write_jsonl(folder / "rejected.jsonl", [rejected_line(one, reason) for one, reason in rejected.values()])
+        write_json(folder / "raw.json", answered.raw)
+        return Made(_facts(answered, task, splits, rejected.values(), len(good)))
+
+    return context.workspace.stage(key, make)
+
+
+def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answers: StageResult) -> StageResult:
+    """The teacher's distribution at the answer tokens of what students train on, and of the validation rows."""
+    recipe = context.recipe
+    config = {
+        **recipe.signals.model_dump(mode="json"),
+        "chunk_rows": recipe.answers.chunk_rows,
+        "precision": recipe.teacher.precision,
+        **context.template_key,
+    }
+    key = StageKey("signals", "signals", 2, config, {"teacher": teacher.id, "data": data.id, "answers": answers.id})
+
+    def make(folder: Path, work: Path) -> Made:
+        from slmops.signals.store import write_signals
+        from slmops.teachers.signals import signal_rows
+
+        task = context.task(data)
+        local = teacher.load()
+        validation = [gold_rows(task, row)[0] for row in rows_of(data, "validation")]
+        rows = rows_of(answers, TRAINING) + validation
+        asked = {row.id for name in ("train", "pool", "validation") for row in rows_of(data, name)}
+        prompts = [Row(row.id, tuple(teacher.turns(task, row)), row.answer) if row.id in asked else row for row in rows]
+        signals = signal_rows(local, prompts, local.template, k=recipe.signals.k, chunk_rows=recipe.answers.chunk_rows, work=work)
+        write_signals(folder, rows, signals, fingerprints(context, teacher.id, local.template.fingerprint))
+        return Made({"rows": len(rows), "positions": sum(len(signal) for signal in signals)})
+
+    return context.workspace.stage(key, make)
+
+
+def _trains_on(task: Task, one: Given, row: Row, source: Any) -> tuple[str | None, str | None]:
+    """What a labelled training row trains on, or why it does not; by ``gold`` whatever the teacher said."""
+    return (task.parse(str(row.answer)), None) if source == "gold" else label(one, task, source)
+
+
+def _training_rows(task: Task, one: Given, answer: str) -> list[Row]:
+    """The rows that an answer becomes, with the teacher's reasoning unless it led elsewhere; then with the gold answer's own."""
+    own = one.answer is not None and (one.answer == answer or one.right is True)
+    text = one.raw if own else str(one.row.answer or "")
+    return task.training_rows(one.row, answer, task.rationale(text))
+
+
+def _facts(answered: Answered, task: Task, splits: Any, rejected: Any, pool: int) -> dict[str, Any]:
+    raw = answered.raw
+    right = {
+        name: sum(row.id in raw and task.correct(raw[row.id], str(row.answer)) for row in splits[name]) / len(splits[name])
+        for name in ("train", "validation")
+        if splits[name]
+    }
+    counts = {"answered": len(answered.rows), "rejected": len(rejected), "reasons": count_reasons(why for _, why in rejected)}
+    return {**answered.facts, **counts, "pool": pool, "right": right}
