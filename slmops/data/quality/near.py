@@ -19,6 +19,9 @@ _SHINGLE = 5
 _PERMUTATIONS = 128
 _SCHEME = "affine32"
 _MOST_CANDIDATES = 200
+_STRICTEST_SEARCH = 0.95
+"""Above it the search for candidates has too few bands; what it finds is measured anyway."""
+
 _LEAST_ROWS_FOR_COMMON = 50
 _COMMON_SHARE = 0.2
 _LEAST_SHINGLES = 8
@@ -41,7 +44,7 @@ class NearIndex:
         self._numbers: dict[str, int] = {}
         self._hashes: list[int] = []
         self._shingles = self._without_common([self._of(compared_text(row)) for row in rows])
-        self._lsh: Any = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+        self._lsh: Any = MinHashLSH(threshold=min(threshold, _STRICTEST_SEARCH), num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
         self._sketches: dict[int, Any] = {}
         self._permutations: Any = None
 
@@ -99,8 +102,13 @@ def jaccard(one: frozenset[int], other: frozenset[int]) -> float:
 
 def same_numbers(one: Row, other: Row) -> bool:
     """Whether two questions have the same numbers in the same order; with other numbers they are other questions."""
-    first, second = (_NUMBER.findall(" ".join(turn["content"] for turn in row.messages)) for row in (one, other))
-    return first == second
+    return numbers_of(one) == numbers_of(other)
+
+
+def numbers_of(row: Row) -> list[str]:
+    """The numbers of a question, as they stand there, in their order."""
+    found: list[str] = _NUMBER.findall(" ".join(turn["content"] for turn in row.messages))
+    return found
 
 
 class Groups:
