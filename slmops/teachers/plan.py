@@ -36,6 +36,7 @@ class RequestPlan:
         seconds: Rough.
         price: What was reckoned with, and from when it is.
         terms: On training on the answers.
+        notice: What has become of the model at its provider; empty for nothing.
         max_cost: The cap, if there is one.
     """
 
@@ -52,6 +53,7 @@ class RequestPlan:
     seconds: float
     price: str
     terms: str
+    notice: str
     max_cost: float | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,6 +71,8 @@ class RequestPlan:
             f"time    about {duration(self.seconds)}, if {_AT_ONCE} answers are made at once",
             f"terms   {self.terms}",
         ]
+        if self.notice:
+            lines.append(f"note    {self.notice}")
         if self.max_cost is not None and (self.cost or 0) > self.max_cost:
             lines.append(f"cap     ${self.max_cost:g} is less than that: the run will stop there, and go on with a higher one")
         return "\n".join(lines)
@@ -122,5 +126,6 @@ def plan_requests(
         if priced
         else "no price",
         terms=model.terms,
+        notice=model.notice,
         max_cost=max_cost,
     )
