@@ -19,9 +19,6 @@ _SHINGLE = 5
 _PERMUTATIONS = 128
 _SCHEME = "affine32"
 _MOST_CANDIDATES = 200
-_STRICTEST_SEARCH = 0.95
-"""Above it the search for candidates has too few bands; what it finds is measured anyway."""
-
 _LEAST_ROWS_FOR_COMMON = 50
 _COMMON_SHARE = 0.2
 _LEAST_SHINGLES = 8
@@ -44,7 +41,7 @@ class NearIndex:
         self._numbers: dict[str, int] = {}
         self._hashes: list[int] = []
         self._shingles = self._without_common([self._of(compared_text(row)) for row in rows])
-        self._lsh: Any = MinHashLSH(threshold=min(threshold, _STRICTEST_SEARCH), num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+        self._lsh: Any = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
         self._sketches: dict[int, Any] = {}
         self._permutations: Any = None
 

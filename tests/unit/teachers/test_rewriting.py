@@ -217,7 +217,7 @@ def test_the_seed_decides_which_seeds_stand_together(augment: Callable[..., Made
 
     def shown(seed: int) -> list[str]:
         teacher = Scripted(lambda prompt: None)
-        augment(teacher, rows, method="seeds", seed=seed, quality={"near_duplicates": 1})
+        augment(teacher, rows, method="seeds", seed=seed, quality={"near_duplicates": 0.99})
         return [request.messages[-1]["content"] for request in teacher.asked]
 
     first, other, again = shown(1), shown(2), shown(1)

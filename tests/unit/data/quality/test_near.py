@@ -46,10 +46,6 @@ def test_pairs_below_the_threshold_are_candidates_at_most() -> None:
     assert alike(texts, 0.4) == [(0, 1)]
 
 
-def test_the_strictest_threshold_finds_equal_words() -> None:
-    assert alike(["Where is the card?", "where is the card", "where is the cart"], 1) == [(0, 1)]
-
-
 def test_an_instruction_that_all_rows_share_does_not_make_them_alike() -> None:
     words = ["apple", "bridge", "candle", "dragon", "engine", "forest", "garden", "hammer", "island", "jacket"]
     instruction = "You are given a premise and a hypothesis. Say whether the hypothesis follows. Answer with one word. "
