@@ -18,6 +18,10 @@ VERBS = {
     "recipes": ("slmops.commands.recipes:app", "list the recipes that come with the package, or show one"),
     "config": ("slmops.commands.config:app", "explain where each value of a recipe comes from"),
     "generate": ("slmops.commands.generate:app", "let a teacher answer rows: stage 1 by itself"),
+    "augment": (
+        "slmops.commands.augment:app",
+        "more training rows by a teacher: paraphrases, back-translations, new ones from seeds",
+    ),
     "serve": ("slmops.commands.serve:app", "serve a model with the OpenAI API"),
     "ask": ("slmops.commands.ask:app", "serve a model for one question through the openai client"),
 }

@@ -99,7 +99,8 @@ def prepare(
 
     A question that stands in several splits stays in test, else validation, else train, else the pool; inside a split its
     first row stays. Rows dropped so are in ``rejected`` but do not count as bad. Missing splits are drawn from the labelled
-    rows, stratified by label, by a hash of the seed and the question: the order of the rows has no influence.
+    rows, stratified by label, by a hash of the seed and the question: the order of the rows has no influence. Rows that a
+    teacher made stay in train and pool, and none of them comes from a validation or test row.
 
     Args:
         source: Where the rows come from, or what was read there.
@@ -119,6 +120,8 @@ def prepare(
     given = {name for name, rows in splits.items() if rows}
     rejected = list(raw.rejected)
     total = len(rejected) + sum(len(rows) for rows in splits.values())
+    for name in ("test", "validation"):
+        splits[name] = _checked(splits[name], _unreal, rejected)
     for name in ("test", "validation", "train"):
         splits[name] = _checked(splits[name], check_answer, rejected)
     _stop_if_too_many(rejected, total, max_bad_share)
@@ -132,7 +135,7 @@ def prepare(
     answers = [row.answer or "" for name in ("train", "validation", "test") for row in splits[name]]
     known = tuple(labels) if labels is not None else tuple(sorted(set(answers))) if look_like_labels(answers) else None
     train, pool, validation, test = splits["train"], splits["pool"], splits["validation"], splits["test"]
-    labelled, alike = len(train), examined.together
+    labelled, alike = sum(row.made is None for row in train), examined.together
     if "test" not in given and test_share > 0:
         test, train = _draw(train, round(labelled * test_share), "test", known, seed, alike)
     if "validation" not in given and validation_share > 0:
@@ -140,6 +143,7 @@ def prepare(
             validation, train = _draw(train, round(labelled * validation_share), "validation", known, seed, alike)
         else:
             validation, pool = _draw(pool, round(len(pool) * validation_share), "validation", None, seed, alike)
+    train, pool = (_checked(rows, _drawn_from([*validation, *test], alike), rejected) for rows in (train, pool))
     return Prepared(train, pool, validation, test, rejected, known)
 
 
@@ -193,6 +197,25 @@ def _checked(rows: Iterable[Row], check_answer: CheckAnswer, rejected: list[Reje
     return kept
 
 
+def _unreal(row: Row) -> str | None:
+    return f"made by a teacher: {row.made['method']}; such rows are for training alone" if row.made else None
+
+
+def _drawn_from(held_out: Sequence[Row], alike: Mapping[str, str]) -> CheckAnswer:
+    """Why a row that a teacher made cannot be trained on beside these rows: it was made from one, or is like one."""
+    origins = {row.id: row.origin for row in held_out}
+    groups = {alike[row.id]: row.origin for row in held_out if row.id in alike}
+
+    def problem(row: Row) -> str | None:
+        if row.made is None:
+            return None
+        source = next((name for name in row.made["sources"] if name in origins), None)
+        found = origins[source] if source is not None else groups.get(alike.get(row.id, ""))
+        return f"leak: made from {found}, which is held out" if found is not None else None
+
+    return problem
+
+
 def _without_duplicates(splits: Mapping[str, Sequence[Row]]) -> Examined:
     """The splits in the order of their rank, each question in the first place it stands."""
     rejected: list[Rejected] = []
@@ -243,8 +266,8 @@ def _kinds(rejected: Iterable[Rejected]) -> list[tuple[str, int]]:
 def _draw(
     rows: list[Row], count: int, name: str, labels: Sequence[str] | None, seed: int, alike: Mapping[str, str]
 ) -> tuple[list[Row], list[Row]]:
-    taken, rest = take_share(
-        rows,
+    taken, _ = take_share(
+        [row for row in rows if row.made is None],
         count=max(1, count),
         key=question_key,
         group=lambda row: row.answer or "" if labels is not None else "",
@@ -256,7 +279,8 @@ def _draw(
             f"too few labelled rows ({len(rows)}) to set some aside for {name}",
             fix=f"give a file with {name} rows (--{name}_data), or more labelled rows",
         )
-    return taken, rest
+    held_out = {row.id for row in taken}
+    return taken, [row for row in rows if row.id not in held_out]
 
 
 def reject(row: Row, reason: str) -> Rejected:

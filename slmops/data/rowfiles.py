@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from slmops.data.columns import Columns, choose_layout
 from slmops.data.readers import Record, Table, read_table
@@ -86,7 +87,7 @@ def read_rows(
         messages = example.messages
         if system_prompt and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system_prompt}, *messages]
-        row = Row.of(messages, example.answer or None, origin)
+        row = replace(Row.of(messages, example.answer or None, origin), made=_made(record.values))
         (result.unlabelled if row.answer is None else result.labelled).append(row)
     if not result.labelled and not result.unlabelled:
         places = [f"{bad.origin}: {bad.reason}" for bad in result.rejected[:5]]
@@ -120,6 +121,12 @@ def _example(layout: Layout, record: Record, role: Role) -> Example | str:
         return layout.example(record.values, with_answer=role != "pool")
     except BadRow as error:
         return str(error)
+
+
+def _made(values: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The mark of a row that a teacher made, as :meth:`Row.as_dict` wrote it."""
+    mark = (values or {}).get("made")
+    return mark if isinstance(mark, dict) and "method" in mark and isinstance(mark.get("sources"), list) else None
 
 
 def _missing_answer(example: Example, layout: Layout, role: Role, has_answers: bool) -> str | None:

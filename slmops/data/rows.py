@@ -20,12 +20,15 @@ class Row:
         messages: ``{"role", "content"}`` turns up to and including the last user turn (system first, if any).
         answer: The expected answer; ``None`` where nobody has labelled the row.
         origin: File and line the row was read from (or a generator's name), for messages to people.
+        made: How a teacher made the question, where one did: ``method``, ``sources`` (the ids of the rows it comes from) and
+            ``teacher``. Such rows are trained on; nothing is measured with them.
     """
 
     id: str
     messages: tuple[Message, ...]
     answer: str | None = None
     origin: str = ""
+    made: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, messages: Sequence[Message] | str, answer: str | None = None, origin: str = "") -> Row:
@@ -46,9 +49,11 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON lines; :meth:`from_dict` reads it back."""
-        return {"id": self.id, "messages": [dict(turn) for turn in self.messages], "answer": self.answer, "origin": self.origin}
+        turns = [dict(turn) for turn in self.messages]
+        made = {"made": dict(self.made)} if self.made is not None else {}
+        return {"id": self.id, "messages": turns, "answer": self.answer, "origin": self.origin, **made}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Row:
         """Read what :meth:`as_dict` wrote."""
-        return cls.of(value["messages"], value["answer"], value["origin"])
+        return replace(cls.of(value["messages"], value["answer"], value["origin"]), made=value.get("made"))

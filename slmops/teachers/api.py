@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slmops.data.rows import Message
-from slmops.errors import ConfigError, MissingExtraError
+from slmops.errors import MissingExtraError
 from slmops.teachers.catalogue import ApiModel, ApiOptions, find_api_model
 from slmops.teachers.replies import AskParams, ChatClient, Fault, Reply, estimate_text_tokens, estimate_tokens
 from slmops.teachers.verdicts import clean, fault_of_status
@@ -101,6 +101,7 @@ class OpenAIClient:
         text, model, last, usage = "", "", None, None
         logprobs: list[Any] = []
         stream = await self._client.chat.completions.create(**body, stream=True, stream_options={"include_usage": True})
+        _no_page(stream.response)
         async with stream:
             async for piece in stream:
                 chunk = piece.model_dump()
@@ -127,8 +128,6 @@ class AnthropicClient:
             import anthropic
         except ModuleNotFoundError as error:
             raise MissingExtraError("anthropic", "api") from error
-        if options.stream:
-            raise ConfigError("streaming is for OpenAI-compatible endpoints", where="teacher.stream", fix="leave it out")
         self._model, self._key, self._options = model, key, options
         self._client = anthropic.AsyncAnthropic(base_url=model.address, api_key=key, max_retries=0, timeout=options.timeout_s)
 
@@ -152,12 +151,33 @@ class AnthropicClient:
             body["system"] = system
         if params.stop:
             body["stop_sequences"] = list(params.stop)
-        value = await _guarded(self._whole(body), self._options.timeout_s, self._key)
+        ask = self._streamed(body) if self._options.stream else self._whole(body)
+        value = await _guarded(ask, self._options.timeout_s, self._key)
         return _anthropic_reply(value, messages, self._model.model)
 
     async def _whole(self, body: Mapping[str, Any]) -> Any:
         raw = await self._client.messages.with_raw_response.create(**body)
         return _json(raw.http_response.content)
+
+    async def _streamed(self, body: Mapping[str, Any]) -> Any:
+        """The events of a stream put together in the shape of a whole message."""
+        whole: dict[str, Any] = {}
+        text, ended = "", False
+        usage: dict[str, Any] = {}
+        stream = await self._client.messages.create(**body, stream=True)
+        _no_page(stream.response)
+        async with stream:
+            async for event in stream:
+                piece = event.model_dump()
+                delta = piece.get("delta") or {}
+                whole |= piece.get("message") or {}
+                text += delta.get("text") or ""
+                usage |= {name: count for name, count in (piece.get("usage") or {}).items() if count is not None}
+                whole |= {"stop_reason": delta["stop_reason"]} if delta.get("stop_reason") else {}
+                ended = ended or piece.get("type") == "message_stop"
+        if not ended:
+            raise Fault("connection lost", "the stream ended before the answer did", lost=True)
+        return {**whole, "content": [{"type": "text", "text": text}], "usage": {**(whole.get("usage") or {}), **usage}}
 
     async def close(self) -> None:
         """Close the connections."""
@@ -184,7 +204,7 @@ async def _guarded(ask: Awaitable[Any], timeout_s: float, key: str) -> Any:
 def _fault_of(error: Exception) -> Fault | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     response = getattr(error, "response", None)
-    if "APIStatusError" in names and response is not None:
+    if "APIStatusError" in names and response is not None and response.status_code >= 400:
         return fault_of_status(response.status_code, response.headers, response.text)
     if "APITimeoutError" in names:
         return Fault("timeout", overload=True, lost=True)
@@ -198,6 +218,12 @@ def _fault_of(error: Exception) -> Fault | None:
     if "APIError" in names:  # an error event inside a stream
         return Fault("server error", clean(str(error)), overload=True, lost=True)
     return None
+
+
+def _no_page(response: Any) -> None:
+    """Refuse a gateway's web page in place of a stream."""
+    if "html" in response.headers.get("content-type", ""):
+        raise Fault("HTML instead of JSON")
 
 
 def _json(content: bytes) -> Any:

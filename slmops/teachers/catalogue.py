@@ -1,6 +1,7 @@
 """The API teachers known by name: where they answer, what they cost, and what may be done with their answers.
 
-Everything here can be overridden by a recipe; prices and terms change, so each carries the date it was read.
+Everything here can be overridden by a recipe. Prices and terms change, so they carry dates; models go, so an entry says
+when its provider took it away, and the last price it had.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class ApiModel(Section):
     """A teacher behind an API.
 
-    Prices are in US dollars for a million tokens; ``None`` where nobody has said what it costs.
+    Prices are in US dollars for a million tokens; ``None`` where nobody has said what it costs. ``notice`` says what has
+    become of the model at its provider; empty while it answers as it did.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ApiModel(Section):
     price_output: float | None
     price_date: str
     terms: str
+    notice: str = ""
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
         """US dollars for so many tokens."""
@@ -121,6 +124,8 @@ def find_api_model(name: str, options: ApiOptions | None = None) -> ApiModel:
         given["base_url_env"] = ""
     if options.price_input is not None or options.price_output is not None:
         given["price_date"] = "as given"
+    if options.base_url or options.model or os.environ.get(base.base_url_env):  # another model, or another's endpoint
+        given["notice"] = ""
     return base.model_copy(update=given)
 
 
@@ -142,8 +147,10 @@ def _own(name: str, address: str) -> ApiModel:
 
 
 _OPENAI = (
-    "OpenAI's terms of use forbid training models that compete with OpenAI's on the output; other uses of it are the customer's."
+    "OpenAI's terms (read 2026-05) forbid training models that compete with OpenAI's on the output; other uses of it are the "
+    "customer's."
 )
+_INSTEAD = "name another with teacher.model=NAME, or an endpoint that has it with --base_url"
 _ENTRIES = (
     ApiModel(
         name="deepseek-v3",
@@ -154,10 +161,11 @@ _ENTRIES = (
         base_url_env="DEEPSEEK_BASE_URL",
         key_env="DEEPSEEK_API_KEY",
         context_length=131_072,
-        price_input=0.56,
-        price_output=1.68,
-        price_date="2025-09",
-        terms="DeepSeek's terms for its API allow training other models on the output; 'deepseek-chat' is its newest V3.",
+        price_input=0.28,
+        price_output=0.42,
+        price_date="2025-12",
+        terms="DeepSeek's terms for its API (2026-04-29, 4.2) allow training other models on the output.",
+        notice=f"DeepSeek took 'deepseek-chat', its last V3, off its API on 2026-07-24; 'deepseek-flash' followed. {_INSTEAD}",
     ),
     ApiModel(
         name="llama-3.1-405b-instruct",
@@ -171,7 +179,9 @@ _ENTRIES = (
         price_input=3.5,
         price_output=3.5,
         price_date="2025-01",
-        terms="Llama 3.1 licence: its answers may train other models if those are named 'Llama…' and say 'Built with Llama'.",
+        terms="Llama 3.1 licence (2024-07-23): a model trained on its answers and passed on is named 'Llama…' and says 'Built "
+        "with Llama'.",
+        notice=f"Together AI did not list it any more on 2026-07-02; {_INSTEAD}",
     ),
     ApiModel(
         name="gpt-4",
@@ -184,8 +194,9 @@ _ENTRIES = (
         context_length=8192,
         price_input=30.0,
         price_output=60.0,
-        price_date="2025-01",
+        price_date="2026-07",
         terms=_OPENAI,
+        notice=f"OpenAI took it off its API on 2026-10-23; {_INSTEAD}",
     ),
     ApiModel(
         name="gpt-4o",
@@ -198,8 +209,9 @@ _ENTRIES = (
         context_length=128_000,
         price_input=2.5,
         price_output=10.0,
-        price_date="2025-01",
+        price_date="2026-07",
         terms=_OPENAI,
+        notice="OpenAI takes it off its API on 2027-01-14.",
     ),
     ApiModel(
         name="claude-3.5-sonnet",
@@ -212,8 +224,9 @@ _ENTRIES = (
         context_length=200_000,
         price_input=3.0,
         price_output=15.0,
-        price_date="2025-01",
-        terms="Anthropic's commercial terms forbid training models that compete with Anthropic's on the output.",
+        price_date="2026-07",
+        terms="Anthropic's commercial terms (2025-06-17) forbid training competing models on the output without its approval.",
+        notice=f"Anthropic took it off its API on 2025-10-28; {_INSTEAD}",
     ),
 )
 

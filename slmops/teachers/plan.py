@@ -36,6 +36,7 @@ class RequestPlan:
         seconds: Rough.
         price: What was reckoned with, and from when it is.
         terms: On training on the answers.
+        notice: What has become of the model at its provider; empty for nothing.
         max_cost: The cap, if there is one.
         members: The plans that these are the sums of, where several will be asked.
     """
@@ -53,6 +54,7 @@ class RequestPlan:
     seconds: float
     price: str
     terms: str
+    notice: str
     max_cost: float | None
     members: tuple[RequestPlan, ...] = ()
 
@@ -73,6 +75,8 @@ class RequestPlan:
             f"time    about {duration(self.seconds)}, if {_AT_ONCE} answers are made at once",
             f"terms   {self.terms}",
         ]
+        if self.notice:
+            lines.append(f"note    {self.notice}")
         if self.max_cost is not None and (self.cost or 0) > self.max_cost:
             lines.append(f"cap     ${self.max_cost:g} is less than that: the run will stop there, and go on with a higher one")
         return "\n".join(lines)
@@ -129,6 +133,7 @@ def plan_requests(
         if priced
         else "no price",
         terms=model.terms,
+        notice=model.notice,
         max_cost=max_cost,
     )
 

@@ -13,8 +13,6 @@ import asyncio
 import hashlib
 import json
 import random
-import socket
-import struct
 import threading
 import time
 from collections import Counter
@@ -22,11 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from slmops.teachers.replies import estimate_text_tokens, estimate_tokens
+from slmops.testing.wire import anthropic_body, error_body, openai_body, send, stream
 
 Answer = Callable[[Sequence[Mapping[str, str]]], str]
 
-_RESET = struct.pack("ii", 1, 0)
 _HTML = "<!DOCTYPE html><html><head><title>502</title></head><body><h1>Bad gateway</h1></body></html>"
 
 
@@ -156,10 +153,10 @@ class FaultServer:
         self.received += first + body
         method, path, _ = head[0].split(" ", 2)
         if method != "POST" or path not in ("/v1/chat/completions", "/v1/messages"):
-            return await _send(writer, 404, _error("no such address"))
+            return await send(writer, 404, error_body("no such address"))
         given = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("x-api-key", "")
         if self._key is not None and given != self._key:
-            return await _send(writer, 401, _error(f"Incorrect API key provided: {given}"))
+            return await send(writer, 401, error_body(f"Incorrect API key provided: {given}"))
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
@@ -168,8 +165,6 @@ class FaultServer:
             self.under_way -= 1
 
     async def _completion(self, writer: asyncio.StreamWriter, body: dict[str, Any], anthropic: bool) -> bool:
-        if anthropic and body.get("stream"):
-            return await _send(writer, 400, _error("streams are not made here"))
         self.requests += 1
         self.bodies.append(body)
         begin, end = self._quiet
@@ -185,27 +180,27 @@ class FaultServer:
             return await self._limit(writer)
         if fault in ("server_error", "unavailable", "refused"):
             status = {"server_error": 500, "unavailable": 503, "refused": 400}[fault]
-            return await _send(writer, status, _error(fault))
+            return await send(writer, status, error_body(fault))
         if fault == "html":
-            return await _send(writer, 200, _HTML, kind="text/html")
+            return await send(writer, 200, _HTML, kind="text/html")
         text = "" if fault == "empty" else self._answer(body["messages"])
         if fault == "truncated":
             text = text[: len(text) // 2]
         self.paid += 1
-        make = _anthropic_body if anthropic else _openai_body
+        make = anthropic_body if anthropic else openai_body
         content = make(body, text, "length" if fault == "truncated" else "stop")
         if body.get("stream"):
-            return await _stream(writer, content, broken=fault in ("reset", "bad_json"))
+            return await stream(writer, content, broken=fault in ("reset", "bad_json"))
         if fault == "bad_json":
-            return await _send(writer, 200, content[: len(content) // 2])
-        return await _send(writer, 200, content, cut=fault == "reset")
+            return await send(writer, 200, content[: len(content) // 2])
+        return await send(writer, 200, content, cut=fault == "reset")
 
     async def _limit(self, writer: asyncio.StreamWriter) -> bool:
         wait = self._retry_after_s
-        stays = await _send(
+        stays = await send(
             writer,
             429,
-            _error("Rate limit reached"),
+            error_body("Rate limit reached"),
             more={"Retry-After": str(-int(-wait // 1)), "retry-after-ms": f"{wait * 1000:.0f}"},
         )
         now = time.monotonic()
@@ -221,74 +216,3 @@ class FaultServer:
 
 def _echo(messages: Sequence[Mapping[str, str]]) -> str:
     return f"echo: {messages[-1]['content']}"
-
-
-def _error(message: str) -> str:
-    return json.dumps({"error": {"message": message, "type": "error", "code": None}})
-
-
-def _openai_body(body: Mapping[str, Any], text: str, reason: str) -> str:
-    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
-    if body.get("logprobs"):
-        top = [{"token": text, "logprob": -0.25}][: body.get("top_logprobs", 0)]
-        choice["logprobs"] = {"content": [{"token": text, "logprob": -0.25, "top_logprobs": top}]}
-    prompt, completion = estimate_tokens(body["messages"]), estimate_text_tokens(text)
-    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-    facts = {"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": body["model"]}
-    return json.dumps({**facts, "choices": [choice], "usage": usage})
-
-
-def _anthropic_body(body: Mapping[str, Any], text: str, reason: str) -> str:
-    facts = {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "stop_sequence": None}
-    usage = {"input_tokens": estimate_tokens(body["messages"]), "output_tokens": estimate_text_tokens(text)}
-    stop = {"stop": "end_turn", "length": "max_tokens"}[reason]
-    return json.dumps({**facts, "content": [{"type": "text", "text": text}], "stop_reason": stop, "usage": usage})
-
-
-async def _send(
-    writer: asyncio.StreamWriter,
-    status: int,
-    body: str,
-    *,
-    kind: str = "application/json",
-    more: Mapping[str, str] | None = None,
-    cut: bool = False,
-) -> bool:
-    """Write a response; with ``cut``, half of its body and then a reset. Whether the connection stays open."""
-    content = body.encode()
-    headers = {"Content-Type": kind, "Content-Length": str(len(content)), **(more or {})}
-    head = f"HTTP/1.1 {status} -\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
-    writer.write(head.encode() + (content[: len(content) // 2] if cut else content))
-    await writer.drain()
-    return not (cut and _reset(writer))
-
-
-async def _stream(writer: asyncio.StreamWriter, body: str, *, broken: bool) -> bool:
-    """Write a completion as server-sent events; ``broken``: up to the middle, then a reset."""
-    whole = json.loads(body)
-    choice, facts = whole["choices"][0], {name: whole[name] for name in ("id", "created", "model")}
-    facts["object"] = "chat.completion.chunk"
-    text = choice["message"]["content"]
-    half = len(text) // 2
-    pieces: list[dict[str, Any]] = [
-        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": text[:half]}, "finish_reason": None}]},
-        {"choices": [{"index": 0, "delta": {"content": text[half:]}, "finish_reason": choice["finish_reason"]}]},
-        {"choices": [], "usage": whole["usage"]},
-    ]
-    writer.write(b"HTTP/1.1 200 -\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
-    for piece in pieces[:1] if broken else pieces:
-        writer.write(f"data: {json.dumps({**facts, **piece})}\n\n".encode())
-        await writer.drain()
-    if broken:
-        _reset(writer)
-    else:
-        writer.write(b"data: [DONE]\n\n")
-        await writer.drain()
-    return False
-
-
-def _reset(writer: asyncio.StreamWriter) -> bool:
-    """Close with RST instead of FIN; always true."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    writer.transport.abort()
-    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 _LEAST_LETTERS = 40
@@ -24,20 +24,14 @@ _SPEAKS_OF_LANGUAGE = re.compile(
 
 
 class Languages:
-    """Tells languages; made once, since reading the model takes half a second."""
-
-    @cached_property
-    def _model(self) -> Any:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-        return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    """Tells languages."""
 
     def of(self, text: str) -> str | None:
         """The ISO 639-1 code of a text's language; ``None`` where it is too short or could be several."""
         plain = " ".join(_NOISE.sub(" ", text).split())[:_LONGEST]
         if sum(map(str.isalpha, plain)) < _LEAST_LETTERS:
             return None
-        code, share = self._model.classify(plain)
+        code, share = _model().classify(plain)
         return str(code) if share >= _LEAST_SHARE else None
 
     def mismatch(self, question: str, answer: str, wanted: str) -> str | None:
@@ -55,3 +49,11 @@ class Languages:
         if found is None or found == expected:
             return None
         return f"language: the answer is in {found!r}, expected is {expected!r}"
+
+
+@cache
+def _model() -> Any:
+    """The identifier; once a process, since reading it takes half a second."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

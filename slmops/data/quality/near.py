@@ -99,8 +99,13 @@ def jaccard(one: frozenset[int], other: frozenset[int]) -> float:
 
 def same_numbers(one: Row, other: Row) -> bool:
     """Whether two questions have the same numbers in the same order; with other numbers they are other questions."""
-    first, second = (_NUMBER.findall(" ".join(turn["content"] for turn in row.messages)) for row in (one, other))
-    return first == second
+    return numbers_of(one) == numbers_of(other)
+
+
+def numbers_of(row: Row) -> list[str]:
+    """The numbers of a question, as they stand there, in their order."""
+    found: list[str] = _NUMBER.findall(" ".join(turn["content"] for turn in row.messages))
+    return found
 
 
 class Groups:

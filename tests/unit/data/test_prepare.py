@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Given:
         return RawSplits(rows("train"), rows("pool"), rows("validation"), rows("test"), self.rejected)
 
 
-def prepared(source: Given | FilesSource, **options: Any) -> Prepared:
+def prepared(source: Given | FilesSource | RawSplits, **options: Any) -> Prepared:
     defaults: dict[str, Any] = {
         "labels": None,
         "check_answer": lambda row: None,
@@ -221,6 +221,34 @@ def test_given_splits_are_kept_and_no_share_makes_no_split() -> None:
     result = prepared(source, test_share=0.5, validation_share=0.5)
     assert (len(result.train), questions(result.validation), questions(result.test)) == (10, ["v"], ["t"])
     assert prepared(Given(train=labelled(10))).test == []
+
+
+def made_from(row: Row, text: str) -> Row:
+    mark = {"method": "paraphrase", "sources": [row.id], "teacher": "t"}
+    return replace(Row.of(text, row.answer, f"{row.origin} (paraphrase 1)"), made=mark)
+
+
+def test_rows_that_a_teacher_made_are_trained_on_unless_they_come_from_a_held_out_row() -> None:
+    real = [Row.of(question, answer, f"train:{line}") for line, (question, answer) in enumerate(labelled(40), 1)]
+    made = [made_from(row, f"in other words {row.question}") for row in real]
+    result = prepared(RawSplits([*real, *made], [], [], []), validation_share=0.2, test_share=0.1)
+    held_out = [*result.validation, *result.test]
+    assert (len(result.validation), len(result.test)) == (8, 4)
+    assert all(row.made is None for row in held_out)
+    assert [row.question for row in result.train if row.made] == [
+        row.question for row, source in zip(made, real, strict=True) if source not in held_out
+    ]
+    assert {bad.kind for bad in result.rejected} == {"leak"}
+    assert len(result.rejected) == 12
+    assert f"leak: made from {held_out[0].origin}, which is held out" in {bad.reason for bad in result.rejected}
+
+
+def test_nothing_is_measured_with_rows_that_a_teacher_made() -> None:
+    real = [Row.of(question, answer, "x") for question, answer in labelled(10)]
+    test = [Row.of("a test question", "a", "test:1"), made_from(real[0], "another one")]
+    result = prepared(RawSplits(real, [], [], test), max_bad_share=1)
+    assert questions(result.test) == ["a test question"]
+    assert [bad.reason for bad in result.rejected] == ["made by a teacher: paraphrase; such rows are for training alone"]
 
 
 def test_validation_comes_from_the_pool_where_nothing_is_labelled() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from slmops.data.rows import Row
 
 
@@ -13,3 +15,10 @@ def test_a_row_survives_being_written_and_read() -> None:
     row = Row.of([{"role": "system", "content": "x"}, {"role": "user", "content": "Ça 😀"}], "a", "a.csv:1")
     assert Row.from_dict(row.as_dict()) == row
     assert row.question == "Ça 😀"
+
+
+def test_the_mark_of_a_row_that_a_teacher_made_survives_too() -> None:
+    mark = {"method": "paraphrase", "sources": ["a"], "teacher": "t"}
+    row = replace(Row.of("where is it"), made=mark)
+    assert Row.from_dict(row.as_dict()) == row
+    assert "made" not in Row.of("where is it").as_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_a_recipe_overrides_what_the_catalogue_says() -> None:
     assert (model.model, model.address, model.context_length) == ("gpt-4o-2024-08-06", "https://gateway.example/v1", 9000)
     assert model.cost(1e6, 1e6) == 1.0 + 10.0
     assert model.price_date == "as given"
+
+
+def test_what_became_of_a_model_is_said_unless_the_recipe_names_another() -> None:
+    assert "2026-10-23" in find_api_model("gpt-4").notice
+    assert find_api_model("gpt-4", ApiOptions(model="gpt-9")).notice == ""
+    assert find_api_model("gpt-4", ApiOptions(base_url="https://ours.example/v1")).notice == ""
+    assert all(re.search(r"20\d\d-\d\d-\d\d", model.notice) for model in API_MODELS.values() if model.notice)
 
 
 def test_a_base_url_makes_any_name_a_teacher_of_unknown_price(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from typing import Any
 
 import pytest
 
-from slmops.errors import ConfigError, MissingExtraError
+from slmops.errors import MissingExtraError
 from slmops.teachers.api import ApiTeacher, OpenAIClient, _json, openai_reply
 from slmops.teachers.catalogue import ApiOptions
 from slmops.teachers.replies import AskParams, Fault, Reply
 from slmops.teachers.verdicts import clean, fault_of_status, seconds_to_wait
+from slmops.testing import faults
 from slmops.testing.faults import Faults, FaultServer
 
+OVERLOADED = b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}\n\n'
 ASKED = [{"role": "system", "content": "be short"}, {"role": "user", "content": "where is it"}]
 
 
@@ -145,10 +147,51 @@ def test_claude_is_not_asked_for_more_than_its_hottest() -> None:
     assert server.requests == 0
 
 
-def test_claude_does_not_stream() -> None:
-    pytest.importorskip("anthropic", reason="the extra 'api' is not installed")
-    with FaultServer() as server, pytest.raises(ConfigError, match=r"teacher\.stream"):
+def test_claude_streams_the_same_answer() -> None:
+    with FaultServer() as server:
+        assert claude(server, stream=True) == claude(server)
+        assert [body.get("stream") for body in server.bodies] == [True, None]
+    with FaultServer(Faults(truncated=1.0)) as server:
+        assert claude(server, stream=True).finish_reason == "length"
+
+
+@pytest.mark.parametrize("fault", ["reset", "bad_json"])
+def test_a_stream_of_claude_that_breaks_in_the_middle_is_no_answer(fault: str) -> None:
+    with FaultServer(Faults(**{fault: 1.0})) as server:
+        with pytest.raises(Fault, match="connection lost") as caught:
+            claude(server, stream=True)
+        assert (server.requests, caught.value.lost, caught.value.action) == (1, True, "retry")
+
+
+@pytest.mark.parametrize(("end", "kind"), [(b"", "connection lost"), (OVERLOADED, "server error")])
+def test_a_stream_of_claude_that_ends_early_or_with_an_error_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, end: bytes, kind: str
+) -> None:
+    async def early(writer: asyncio.StreamWriter, body: str, *, broken: bool) -> bool:
+        piece = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "half of"}}
+        writer.write(b"HTTP/1.1 200 -\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        writer.write(b"event: content_block_delta\ndata: " + json.dumps(piece).encode() + b"\n\n" + end)
+        await writer.drain()
+        return False
+
+    monkeypatch.setattr(faults, "stream", early)
+    with FaultServer() as server, pytest.raises(Fault) as caught:
         claude(server, stream=True)
+    assert (caught.value.kind, caught.value.action, caught.value.lost) == (kind, "retry", True)
+
+
+@pytest.mark.parametrize("call", [ask, claude])
+def test_a_web_page_is_no_stream(call: Callable[..., Reply]) -> None:
+    with FaultServer(Faults(html=1.0)) as server, pytest.raises(Fault, match="HTML instead of JSON") as caught:
+        call(server, stream=True)
+    assert not caught.value.lost
+
+
+@pytest.mark.parametrize("call", [ask, claude])
+def test_a_rate_limit_before_a_stream_is_the_same_rate_limit(call: Callable[..., Reply]) -> None:
+    with FaultServer(Faults(rate_limit=1.0), retry_after_s=0.25) as server, pytest.raises(Fault, match="rate limit") as caught:
+        call(server, stream=True)
+    assert caught.value.retry_after == 0.25
 
 
 @pytest.mark.parametrize(("package", "protocol"), [("openai", "openai"), ("anthropic", "anthropic")])

@@ -29,7 +29,14 @@ def test_rows_tokens_cost_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert plan.most_cost == pytest.approx(0.104 * 2.5 + 0.1 * 10)
     assert 10 < plan.seconds < 1000
     text = plan.describe()
-    for part in ("1,000 rows", "104,000 in", "$0.36, at most $1.26", "OpenAI's terms", "2025-01"):
+    for part in (
+        "1,000 rows",
+        "104,000 in",
+        "$0.36, at most $1.26",
+        "OpenAI's terms",
+        "2026-07",
+        "note    OpenAI takes it off its API on 2027-01-14",
+    ):
         assert part in text
     assert not list(tmp_path.iterdir())
 

@@ -74,6 +74,19 @@ def test_equal_questions_are_asked_once_and_draws_of_their_own(ask: Ask) -> None
     assert server.requests == 2
 
 
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+def test_a_stream_that_breaks_in_the_middle_is_asked_for_again(tmp_path: Path, protocol: str) -> None:
+    pytest.importorskip(protocol, reason="the extra 'api' is not installed")
+    with FaultServer(Faults(reset=0.3), seed=1) as server, RequestCache(tmp_path / "c.sqlite") as cache:
+        address = server.url if protocol == "openai" else server.url.removesuffix("/v1")
+        asked = ask_all(
+            teacher(server, protocol=protocol, base_url=address, stream=True), questions(40), cache, RequestOptions(**QUICK)
+        )
+    assert texts(asked) == [f"echo: question {number}" for number in range(40)]
+    assert asked.faults == {"connection lost": server.met["reset"]}
+    assert server.paid == 40 + server.met["reset"] > 40
+
+
 @pytest.mark.parametrize("fault", ["rate_limit", "server_error", "unavailable", "reset", "html", "bad_json"])
 def test_a_passing_fault_is_outlived(ask: Ask, fault: str) -> None:
     with FaultServer(Faults(**{fault: 0.3}), seed=1) as server:

@@ -1,0 +1,96 @@
+"""``slmops augment``: a teacher makes more training rows out of those of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slmops.commands.common import new_app
+from slmops.config import build, with_overrides
+from slmops.teachers.augment import AUGMENTED, REJECTED, Augment, AugmentOptions
+
+app = new_app()
+
+
+@app.command()
+def augment(
+    data: Annotated[Path, typer.Option("--data", "--data_name", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")],
+    task_type: Annotated[str, typer.Option("--task_type", "--task", "--task_name", help="Kind of work")],
+    teacher: Annotated[str, typer.Option(help="API teacher such as gpt-4o, or with --base_url any model of that endpoint")],
+    method: Annotated[str, typer.Option(help="paraphrase, back_translation, or seeds: new questions like the given ones")],
+    output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where the new rows go")],
+    per_row: Annotated[int, typer.Option("--per_row", help="New rows for each row")] = 1,
+    test_data: Annotated[Path | None, typer.Option("--test_data", help="Rows that no new row may be like")] = None,
+    validation_data: Annotated[Path | None, typer.Option("--validation_data", help="The same")] = None,
+    with_originals: Annotated[bool, typer.Option("--with_originals", help="Write the given rows too, before the new ones")] = False,
+    pivot: Annotated[str | None, typer.Option(help="Language that back_translation goes through; left out: German")] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the rows, for back_translation; left out: English")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max_cost", help="US dollars at which it stops; a higher one continues")
+    ] = None,
+    base_url: Annotated[str | None, typer.Option("--base_url", help="Endpoint in place of the catalogue's; ends with /v1")] = None,
+    sampling_temperature: Annotated[
+        float, typer.Option("--sampling_temperature", help="Softness of the sampling; 0: the likeliest reply")
+    ] = 0.7,
+    min_success: Annotated[float, typer.Option("--min_success", help="Least share of good rows among those asked for")] = 0.7,
+    seed: Annotated[int, typer.Option(help="Another one gives other texts")] = 0,
+    input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question")] = None,
+    answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it will need and cost, and stop; needs no key")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="More options: task.labels=[a,b], seeds_per_call=8, quality.near_duplicates=0.7"
+        ),
+    ] = None,
+) -> None:
+    """Let a teacher make more training rows. Killed or stopped, the same command continues; nothing is paid twice."""
+    values: dict[str, Any] = {
+        "data": data,
+        "output_path": output_path,
+        "task_type": task_type,
+        "teacher_name": teacher,
+        "teacher": {"base_url": base_url} if base_url else {},
+        "requests": {"max_cost": max_cost} if max_cost is not None else {},
+        "method": method.replace("-", "_"),
+        "per_row": per_row,
+        "validation_data": validation_data,
+        "test_data": test_data,
+        "with_originals": with_originals,
+        **({"pivot": pivot} if pivot else {}),
+        **({"language": language} if language else {}),
+        "sampling_temperature": sampling_temperature,
+        "min_success": min_success,
+        "seed": seed,
+        "input_field": input_field,
+        "answer_field": answer_field,
+    }
+    job = Augment(build(AugmentOptions, with_overrides(values, overrides or []), where="augment"))
+    if plan:
+        needed = job.plan()
+        if needed is None:
+            print(json.dumps({"teacher": teacher, "cost": 0.0}) if as_json else f"{teacher} is on this machine: no cost")
+        else:
+            print(json.dumps(needed.as_dict(), ensure_ascii=False) if as_json else needed.describe())
+        return
+    facts = dict(job.run().manifest.facts)
+    print(json.dumps(facts, ensure_ascii=False) if as_json else _table(facts, output_path))
+
+
+def _table(facts: dict[str, Any], folder: Path) -> str:
+    lines = [f"new rows  {facts['kept']:,} of {facts['asked']:,} asked for, from {facts['rows']:,} rows, in {folder / AUGMENTED}"]
+    if facts["rejected"]:
+        reasons = ", ".join(f"{count:,} × {reason}" for reason, count in facts["reasons"].items())
+        lines.append(f"rejected  {facts['rejected']:,} in {folder / REJECTED} ({reasons})")
+    if facts["set_aside"]:
+        lines.append(f"set aside {facts['set_aside']:,} given rows, in {folder / REJECTED} too")
+    if facts["labels"]:
+        lines.append("labels    " + ", ".join(f"{name} {count:,}" for name, count in facts["labels"].items()))
+    if "cost" in facts:
+        tokens = facts["prompt_tokens"] + facts["completion_tokens"]
+        lines.append(f"cost      ${facts['cost']:,.4f} for {tokens:,} tokens in {facts['calls']:,} answers")
+    return "\n".join(lines)
