@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from slmops.data.rows import Row
+from slmops.errors import DataError
 from slmops.files import digest, read_json, write_json
 from slmops.teachers.base import Answers, Outcome, Request
 from slmops.teachers.chunks import in_chunks
@@ -16,6 +17,13 @@ from slmops.teachers.replies import AskParams, Reply, estimate_text_tokens, esti
 
 if TYPE_CHECKING:
     from slmops.teachers.local import LocalTeacher
+
+
+class _Said(TypedDict):
+    """An answer, or why there is none."""
+
+    text: str | None
+    reason: str | None
 
 
 class WeightsTeacher:
@@ -44,35 +52,33 @@ class WeightsTeacher:
         return self._load()
 
     def ask(self, requests: Sequence[Request], work: Path) -> Answers:
-        """Answer requests in chunks; finished chunks in ``work`` are not made again.
-
-        Raises:
-            DataError: A prompt does not fit into the model's context.
-        """
-        found: dict[tuple[str, AskParams], str] = {}
+        """Answer requests in chunks; finished chunks in ``work`` are not made again."""
+        found: dict[tuple[str, AskParams], _Said] = {}
         for params in dict.fromkeys(request.params for request in requests):
             asked = {row.id: row for row in (Row.of(request.messages) for request in requests if request.params == params)}
-            texts = self._texts(list(asked.values()), params, work / digest(vars(params))[:12])
-            found |= {(name, params): text for name, text in texts.items()}
-        outcomes = []
-        for request in requests:
-            text = found[Row.of(request.messages).id, request.params]
-            tokens = estimate_tokens(request.messages), estimate_text_tokens(text)
-            outcomes.append(Outcome(request.id, Reply(text, "stop", *tokens, None, self.name), None))
+            said = self._say(list(asked.values()), params, work / digest(vars(params))[:12])
+            found |= {(name, params): one for name, one in said.items()}
+        outcomes = [self._outcome(request, found[Row.of(request.messages).id, request.params]) for request in requests]
         return Answers(outcomes, {"teacher": dict(self.identity)})
 
     def plans(self, requests: Sequence[Request]) -> list[RequestPlan]:
         """Nothing is paid."""
         return []
 
-    def _texts(self, rows: Sequence[Row], params: AskParams, work: Path) -> dict[str, str]:
-        """Row id to answer."""
+    def _outcome(self, request: Request, said: _Said) -> Outcome:
+        text = said["text"]
+        if text is None:
+            return Outcome(request.id, None, said["reason"])
+        tokens = estimate_tokens(request.messages), estimate_text_tokens(text)
+        return Outcome(request.id, Reply(text, "stop", *tokens, None, self.name), None)
+
+    def _say(self, rows: Sequence[Row], params: AskParams, work: Path) -> dict[str, _Said]:
+        """Row id to what it says."""
 
         def make(chunk: Sequence[Row], file: Path) -> None:
-            answers = self._answer(chunk, params)
-            write_json(file, {row.id: answer for row, answer in zip(chunk, answers, strict=True)})
+            write_json(file, {row.id: one for row, one in zip(chunk, self._answer(chunk, params), strict=True)})
 
-        found: dict[str, str] = {}
+        found: dict[str, _Said] = {}
         for _, file in in_chunks(
             rows,
             size=self._chunk_rows,
@@ -86,7 +92,16 @@ class WeightsTeacher:
             found.update(read_json(file))
         return found
 
-    def _answer(self, rows: Sequence[Row], params: AskParams) -> list[str]:
+    def _answer(self, rows: Sequence[Row], params: AskParams) -> list[_Said]:
+        """Answers of one batch; where a row does not fit into the context, the rows are taken one by one."""
+        try:
+            return [{"text": text, "reason": None} for text in self._texts(rows, params)]
+        except DataError as error:
+            if len(rows) == 1:
+                return [{"text": None, "reason": f"too long: {error.what}"}]
+            return [said for row in rows for said in self._answer([row], params)]
+
+    def _texts(self, rows: Sequence[Row], params: AskParams) -> list[str]:
         if params.temperature <= 0:
             return self._local.answer(rows, params.max_new_tokens)
         from slmops.runtimes.base import Sampling
