@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from slmops.config import Recipe, build, plugin
+from slmops.data.privacy import open_finders
 from slmops.errors import ConfigError, MissingExtraError, UsageError, nearest
 from slmops.evaluation.gates import Gate
 from slmops.export.onnx import SCHEMES
@@ -17,6 +18,7 @@ from slmops.stages.rows import ROWS
 from slmops.tasks.base import task_name
 from slmops.teachers.catalogue import find_api_model
 from slmops.teachers.combiners import COMBINERS
+from slmops.teachers.masking import finder_names
 from slmops.teachers.spec import spec_of
 from slmops.training.registry import OBJECTIVES
 
@@ -56,7 +58,7 @@ def check_teacher(recipe: Recipe) -> None:
     """Refuse what a teacher that is no model of this run cannot do, before anything is paid.
 
     Raises:
-        UsageError: Nothing is known by the teacher's name, or no ensemble by the name of ``combine``.
+        UsageError: Nothing is known by the name of the teacher, of ``combine`` or of a finder.
         ConfigError: It should be tuned, or a gate goes by what it does not tell.
         MissingExtraError: The provider's package is not installed.
     """
@@ -64,6 +66,8 @@ def check_teacher(recipe: Recipe) -> None:
     if spec.combine is not None:
         name, options = plugin(spec.combine, where="teacher.combine")
         build(COMBINERS.get(name), options, where=f"combine {name!r}")
+    if spec.mask_personal_data and any(member.kind == "api" for member in spec.members):
+        open_finders(finder_names(spec.finders))
     for member in spec.members:
         package = find_api_model(member.model, member.api).protocol if member.kind == "api" else None
         if package is not None and find_spec(package) is None:

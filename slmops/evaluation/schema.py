@@ -140,6 +140,12 @@ class Answers(Part):
     rejected: int
     reasons: dict[str, int] = Field(description="Rejected answers by reason")
     right_where_known: float | None = Field(description="Share of right answers among rows whose label is known")
+    right_at_first: float | None = Field(None, description="The same at the first attempt, where rows were asked again")
+    disagreement: float | None = Field(None, description="Share of rows on which the members of an ensemble disagree")
+    calls: int | None = Field(None, description="Answers that were paid for, those to test rows among them")
+    tokens: int | None = Field(None, description="Tokens of these, in and out")
+    cost: float | None = Field(None, description="US dollars for these")
+    masked: dict[str, int] = Field({}, description="Pieces of personal data masked in what left the machine, by kind")
 
 
 class CurvePoint(Part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class RunTeacher:
 
     context: Context
     model: StageResult | None
+    _opened: list[Teacher] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def spec(self) -> TeacherSpec:
@@ -81,7 +82,12 @@ class RunTeacher:
         return not self.asks_plainly and any(tuple(task.ask(row)) != row.messages for row in rows_of(data, "test"))
 
     def open(self, task: Task) -> Teacher:
-        """Ready to be asked."""
+        """Ready to be asked; the same whenever it is opened, so that it says once what it will cost."""
+        if not self._opened:
+            self._opened.append(self._open(task))
+        return self._opened[0]
+
+    def _open(self, task: Task) -> Teacher:
         recipe, model = self.context.recipe, self.model
         if model is not None:
             folder, identity = model.path / MODEL, {"model": model.id, "precision": recipe.teacher.precision}

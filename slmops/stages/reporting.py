@@ -21,6 +21,7 @@ from slmops.evaluation.systems import System
 from slmops.files import write_json, write_text
 from slmops.stages.context import Context, rows_of
 from slmops.stages.rows import ROWS, RowInfo
+from slmops.teachers.facts import SUMS
 from slmops.workspace import Made, StageResult
 
 _PAIRS = (
@@ -129,7 +130,6 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
     test = rows_of(data, "test")
     differences = [_difference(systems, a, b, confidence) for a, b in _PAIRS if a in systems and b in systems]
     facts = data.facts
-    answers = artifacts["answers"].manifest.facts
     return {
         "schema_version": 1,
         "name": recipe.name,
@@ -158,12 +158,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             "labels": [{"label": label, "train": n["train"], "test": n["test"]} for label, n in (facts["labels"] or {}).items()],
             "overlap": _overlap(data, test),
         },
-        "answers": {
-            "answered": answers["answered"],
-            "rejected": answers["rejected"],
-            "reasons": answers["reasons"],
-            "right_where_known": answers["right"].get("validation"),
-        },
+        "answers": _answers([artifacts[name].manifest.facts for name in ("answers", "measure.teacher") if name in artifacts]),
         "training": [
             _training(name, artifacts[name].manifest.facts)
             for name in ("teacher", "control", "answers-only", "distilled")
@@ -287,6 +282,22 @@ def _headline(packaged: System | None, teacher: System | None, targets: Mapping[
                 {"what": what, "value": value, "target": target, "unit": unit, "reached": value is not None and value >= target}
             )
     return headline
+
+
+def _answers(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the teacher answered, and what it has cost with the test rows: facts of the later stage count both."""
+    answers, last = parts[0], {**parts[0], **{name: parts[-1][name] for name in SUMS if name in parts[-1]}}
+    calls, cost, tokens = last.get("calls"), last.get("cost"), last.get("prompt_tokens", 0) + last.get("completion_tokens", 0)
+    return {
+        "answered": answers["answered"],
+        "rejected": answers["rejected"],
+        "reasons": answers["reasons"],
+        "right_where_known": answers["right"].get("validation"),
+        "right_at_first": answers["right_by_try"][0] if "right_by_try" in answers else None,
+        "disagreement": answers["disagreements"]["share"] if "disagreements" in answers else None,
+        "masked": answers.get("masked", {}),
+        **({"calls": calls, "cost": cost, "tokens": tokens} if cost is not None else {}),
+    }
 
 
 def _training(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def open_teacher(
     """
     finders = finder_names(spec.finders) if spec.mask_personal_data else ()
 
+    together: list[RemoteTeacher] = []
+
     def load(member: Member) -> LocalTeacher:
         from slmops.models.resolve import resolve
         from slmops.teachers.local import LocalTeacher
@@ -86,7 +88,8 @@ def open_teacher(
         if kind == "recorded":
             return RecordedTeacher.read(member.files)
         if kind == "api":
-            return RemoteTeacher(ApiTeacher.find(member.model, member.api), cache, spec.requests, finders)
+            together.append(RemoteTeacher(ApiTeacher.find(member.model, member.api), cache, spec.requests, finders, together))
+            return together[-1]
         return WeightsTeacher(member.model, lambda: _weights(member.model, precision), fitting(member), chunk_rows)
 
     if spec.combine is None:

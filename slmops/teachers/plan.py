@@ -65,8 +65,8 @@ class RequestPlan:
     def describe(self) -> str:
         """Some lines for people."""
         if self.members:
-            parts = [*(plan.describe() for plan in self.members), f"in all  {self._cost()}, about {duration(self.seconds)}"]
-            return "\n\n".join(parts)
+            total = [f"in all  {self._cost()}, about {duration(self.seconds)}", *self._cap()]
+            return "\n\n".join([*(replace(plan, max_cost=None).describe() for plan in self.members), "\n".join(total)])
         known = f" ({self.cached:,} are answered already)" if self.cached else ""
         lines = [
             f"{self.teacher} ({self.provider}): {self.rows:,} rows{known}, {self.calls:,} calls",
@@ -77,9 +77,12 @@ class RequestPlan:
         ]
         if self.notice:
             lines.append(f"note    {self.notice}")
-        if self.max_cost is not None and (self.cost or 0) > self.max_cost:
-            lines.append(f"cap     ${self.max_cost:g} is less than that: the run will stop there, and go on with a higher one")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._cap()])
+
+    def _cap(self) -> list[str]:
+        if self.max_cost is None or (self.cost or 0) <= self.max_cost:
+            return []
+        return [f"cap     ${self.max_cost:g} is less than that: the run will stop there, and go on with a higher one"]
 
     def _cost(self) -> str:
         return "at a price nobody has given" if self.cost is None else f"${self.cost:,.2f}, at most ${self.most_cost:,.2f}"
@@ -157,7 +160,6 @@ def total(plans: Sequence[RequestPlan], *, rounds: int = 1) -> RequestPlan | Non
     ]
     if len(most) == 1:
         return most[0]
-    caps = [plan.max_cost for plan in most if plan.max_cost is not None]
     return RequestPlan(
         teacher=", ".join(plan.teacher for plan in most),
         provider=", ".join(dict.fromkeys(plan.provider for plan in most)),
@@ -172,7 +174,7 @@ def total(plans: Sequence[RequestPlan], *, rounds: int = 1) -> RequestPlan | Non
         seconds=sum(plan.seconds for plan in most),
         price="; ".join(plan.price for plan in most),
         terms=" ".join(dict.fromkeys(plan.terms for plan in most)),
-        max_cost=sum(caps) if len(caps) == len(most) else None,
+        max_cost=plans[0].max_cost,
         members=tuple(most),
     )
 

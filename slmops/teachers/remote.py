@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from slmops.files import canonical
 from slmops.progress import say
 from slmops.teachers.api import ApiTeacher
 from slmops.teachers.base import Answers, Request
@@ -25,12 +26,14 @@ class RemoteTeacher:
         cache: File of the cache.
         options: Pace, patience and the cap on the cost.
         finders: What looks for personal data before anything is sent; none: nothing does.
+        together: All teachers of an ensemble, this one among them: the cap holds for what they cost in all.
     """
 
     api: ApiTeacher
     cache: Path
     options: RequestOptions = field(default_factory=RequestOptions)
     finders: tuple[str, ...] = ()
+    together: list[RemoteTeacher] = field(default_factory=list, repr=False)
     _told: bool = field(default=False, init=False, repr=False)
 
     @property
@@ -54,7 +57,7 @@ class RemoteTeacher:
         masked = self._masked(requests)
         self._tell(masked, requests)
         with RequestCache(self.cache) as cache:
-            asked = ask_all(self.api, masked.requests, cache, self.options)
+            asked = ask_all(self.api, masked.requests, cache, self._what_is_left(cache))
         facts: dict[str, Any] = {"teacher": dict(self.identity), **asdict(asked.spent), "faults": asked.faults}
         if self.finders:
             facts["masked"] = masked.counts
@@ -63,6 +66,14 @@ class RemoteTeacher:
     def plans(self, requests: Sequence[Request]) -> list[RequestPlan]:
         """What it will cost; answers are taken to be as long as the rows' gold ones."""
         return [self._plan(self._masked(requests), requests)]
+
+    def _what_is_left(self, cache: RequestCache) -> RequestOptions:
+        """The options with what the other teachers have left of the cap."""
+        if self.options.max_cost is None:
+            return self.options
+        names = {canonical(teacher.api.model.identity) for teacher in self.together} - {canonical(self.api.model.identity)}
+        left = self.options.max_cost - sum(cache.spent(name).cost for name in names)
+        return self.options.model_copy(update={"max_cost": max(left, 0.0)})
 
     def _plan(self, masked: MaskedRequests, requests: Sequence[Request]) -> RequestPlan:
         known = [request.row.answer for request in requests if request.row is not None and request.row.answer is not None]

@@ -110,7 +110,7 @@ class TeacherSpec(Section):
     Args:
         members: Who answers.
         combine: How several answers become one: a name of ``teachers.combiners`` and its options.
-        requests: How APIs are asked; a cap on the cost holds for each of them.
+        requests: How APIs are asked; a cap on the cost holds for all of them together.
         mask_personal_data: Whether personal data is masked before it leaves the machine; ``auto``: yes, and questions to models
             on this machine stay as they are, which they do in any case.
         finders: What looks for personal data; absent: the patterns and, where it is installed, the phone number library.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from slmops.data.rows import Row
+from slmops.errors import DataError
 from slmops.files import digest, read_json, write_json
 from slmops.teachers.base import Answers, Outcome, Request
 from slmops.teachers.chunks import in_chunks
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 Load = Callable[[Sequence[Row], AskParams, Path], "LocalTeacher"]
 """Loads a model for rows that are to be answered so, with what is known of that work in a folder."""
+
+
+class _Said(TypedDict):
+    """An answer, or why there is none."""
+
+    text: str | None
+    reason: str | None
 
 
 class WeightsTeacher:
@@ -42,36 +50,34 @@ class WeightsTeacher:
         return self._identity()
 
     def ask(self, requests: Sequence[Request], work: Path) -> Answers:
-        """Answer requests in chunks; finished chunks in ``work`` are not made again.
-
-        Raises:
-            DataError: A prompt does not fit into the model's context.
-        """
-        found: dict[tuple[str, AskParams], str] = {}
+        """Answer requests in chunks; finished chunks in ``work`` are not made again."""
+        found: dict[tuple[str, AskParams], _Said] = {}
         for params in dict.fromkeys(request.params for request in requests):
             asked = {row.id: row for row in (Row.of(request.messages) for request in requests if request.params == params)}
-            texts = self._texts(list(asked.values()), params, work / digest(vars(params))[:12])
-            found |= {(name, params): text for name, text in texts.items()}
-        outcomes = []
-        for request in requests:
-            text = found[Row.of(request.messages).id, request.params]
-            tokens = estimate_tokens(request.messages), estimate_text_tokens(text)
-            outcomes.append(Outcome(request.id, Reply(text, "stop", *tokens, None, self.name), None))
+            said = self._say(list(asked.values()), params, work / digest(vars(params))[:12])
+            found |= {(name, params): one for name, one in said.items()}
+        outcomes = [self._outcome(request, found[Row.of(request.messages).id, request.params]) for request in requests]
         return Answers(outcomes, {"teacher": {**self.identity, **(self._loaded.identity if self._loaded else {})}})
 
     def plans(self, requests: Sequence[Request]) -> list[RequestPlan]:
         """Nothing is paid."""
         return []
 
-    def _texts(self, rows: Sequence[Row], params: AskParams, work: Path) -> dict[str, str]:
-        """Row id to answer."""
+    def _outcome(self, request: Request, said: _Said) -> Outcome:
+        text = said["text"]
+        if text is None:
+            return Outcome(request.id, None, said["reason"])
+        tokens = estimate_tokens(request.messages), estimate_text_tokens(text)
+        return Outcome(request.id, Reply(text, "stop", *tokens, None, self.name), None)
+
+    def _say(self, rows: Sequence[Row], params: AskParams, work: Path) -> dict[str, _Said]:
+        """Row id to what it says."""
         self._loaded = local = self._loaded or self._load(rows, params, work)
 
         def make(chunk: Sequence[Row], file: Path) -> None:
-            answers = _answer(local, chunk, params)
-            write_json(file, {row.id: answer for row, answer in zip(chunk, answers, strict=True)})
+            write_json(file, {row.id: one for row, one in zip(chunk, _answer(local, chunk, params), strict=True)})
 
-        found: dict[str, str] = {}
+        found: dict[str, _Said] = {}
         for _, file in in_chunks(
             rows,
             size=self._chunk_rows,
@@ -86,7 +92,17 @@ class WeightsTeacher:
         return found
 
 
-def _answer(local: LocalTeacher, rows: Sequence[Row], params: AskParams) -> list[str]:
+def _answer(local: LocalTeacher, rows: Sequence[Row], params: AskParams) -> list[_Said]:
+    """Answers of one batch; where a row does not fit into the context, the rows are taken one by one."""
+    try:
+        return [{"text": text, "reason": None} for text in _texts(local, rows, params)]
+    except DataError as error:
+        if len(rows) == 1:
+            return [{"text": None, "reason": f"too long: {error.what}"}]
+        return [said for row in rows for said in _answer(local, [row], params)]
+
+
+def _texts(local: LocalTeacher, rows: Sequence[Row], params: AskParams) -> list[str]:
     if params.temperature <= 0:
         return local.answer(rows, params.max_new_tokens)
     from slmops.runtimes.base import Sampling

@@ -139,6 +139,28 @@ def test_distill_names_what_is_wrong_before_it_starts(
     assert not (tmp_path / "out").exists()
 
 
+def test_distill_plans_an_api_teacher_without_a_key(
+    call: Call, labelled: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    words = ["distill", "--data", str(labelled), "--teacher", "gpt-4o", "-o", str(tmp_path / "out"), "--plan"]
+    lacking = call(*words)
+    assert lacking.code == 2
+    assert "student.model: this teacher is no model that a student could be cut from" in lacking.err
+    words += ["--student", str(tiny_model), "--max_cost", "3"]
+    planned = call(*words)
+    assert planned.code == 0, planned.err
+    assert "gpt-4o (OpenAI): 40 rows, 40 calls" in planned.err
+    assert "OpenAI's terms of use" in planned.err
+    facts = json.loads(call(*words, "--json", "answers.retries=2").out)
+    assert facts["requests"]["calls"] == 40
+    assert facts["requests"]["most_cost"] > 3 * facts["requests"]["cost"]
+    assert facts["recipe"]["teacher"]["requests"] == {"max_cost": 3.0}
+    assert facts["recipe"]["training"]["objectives"] == [{"name": "cross_entropy"}]
+    assert [step["stage"] for step in facts["stages"]][:3] == ["data", "answers", "untuned"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_hyphen_and_an_underscore_are_one(call: Call, labelled: Path, tiny_model: Path, tmp_path: Path) -> None:
     outputs = []
     for sign in "-_":

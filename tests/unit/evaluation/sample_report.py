@@ -115,6 +115,12 @@ def sample_report() -> dict[str, Any]:
             "rejected": 12,
             "reasons": {"not a label": 9, "cut off before its end": 3},
             "right_where_known": 0.81,
+            "right_at_first": 0.74,
+            "disagreement": 0.12,
+            "calls": 1710,
+            "tokens": 120345,
+            "cost": 1.2345,
+            "masked": {"EMAIL": 12, "PHONE": 3},
         },
         "training": [
             _training(chance, "teacher", 240, 98.0, 4.1, 0.03, "LoRA r16, learning rate 5e-4"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slmops.config import build, load_recipe
+from slmops.config import Recipe, build, load_recipe
 from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ConfigError
@@ -152,6 +152,63 @@ def test_a_mixture_gives_signals(context: Any, tiny_model: Path, template: Templ
     store = SignalStore.open(signals.path, fingerprints(run, teacher.id, template.fingerprint))
     row = rows_of(data, "train")[0]
     assert len(store.get(row)) == len(template.encode(row).answer_ids)
+
+
+def test_the_teachers_reasoning_is_kept_and_trained_as_a_second_task(tmp_path: Path, tiny_model: Path) -> None:
+    def reasons(messages: Sequence[Mapping[str, str]]) -> str:
+        label = "neutral" if "Birds" in messages[-1]["content"] else "entailment"
+        return f"The first text says so.\nAnswer: {label}"
+
+    lines = [{"input": f"It rains {n} times. The street is wet.", "output": "entailment"} for n in range(12)]
+    lines += [{"input": f"It rains {n} times. Birds sing.", "output": "contradiction"} for n in range(12)]
+    write_jsonl(tmp_path / "nli.jsonl", lines)
+    with FaultServer(answer=reasons) as server:
+        values = {
+            "name": "n",
+            "task_type": "nli",
+            "task": {"chain_of_thought": True, "rationales": "train"},
+            "output_path": str(tmp_path / "out"),
+            "data": {"source": {"name": "files", "train": str(tmp_path / "nli.jsonl")}},
+            "teacher": {**api(server), "max_new_tokens": 64},
+            "student": {"model": str(tiny_model)},
+        }
+        run = Context(build(Recipe, values, where="test"), Workspace(tmp_path / "out"))
+        _, data, answers = answered(run)
+        assert all("step by step" in body["messages"][0]["content"] for body in server.bodies)
+        assert {body["max_tokens"] for body in server.bodies} == {64}
+    gold = {row.id: row for row in rows_of(data, "train")}
+    trained = rows_of(answers, "training")
+    labels = [row for row in trained if row.id in gold]
+    second = [row for row in trained if row.id not in gold]
+    assert [(row.messages, row.answer) for row in labels] == [(row.messages, row.answer) for row in gold.values()]
+    assert len(second) == sum(row.answer == "entailment" for row in gold.values())  # where the reasoning led to the gold answer
+    assert {row.answer for row in second} == {"The first text says so."}
+    assert all("Explain step by step" in row.messages[-1]["content"] for row in second)
+
+
+def test_every_turn_of_the_assistant_is_a_training_target(tmp_path: Path, tiny_model: Path) -> None:
+    def turn(role: str, content: str) -> dict[str, str]:
+        return {"role": role, "content": content}
+
+    chats = [
+        [turn("user", f"hello {n}"), turn("assistant", f"good day {n}"), turn("user", "coffee?"), turn("assistant", f"black {n}")]
+        for n in range(12)
+    ]
+    write_jsonl(tmp_path / "chats.jsonl", [{"messages": chat} for chat in chats])
+    with FaultServer(answer=lambda messages: "with milk") as server:
+        values = {
+            "name": "c",
+            "task_type": "conversation",
+            "output_path": str(tmp_path / "out"),
+            "data": {"source": {"name": "files", "train": str(tmp_path / "chats.jsonl")}},
+            "teacher": api(server),
+            "student": {"model": str(tiny_model)},
+        }
+        run = Context(build(Recipe, values, where="test"), Workspace(tmp_path / "out"))
+        _, data, answers = answered(run)
+    rows = rows_of(data, "train")
+    trained = [(len(row.messages), row.answer) for row in rows_of(answers, "training")]
+    assert sorted(trained) == sorted([*((3, row.answer) for row in rows), *((1, row.messages[1]["content"]) for row in rows)])
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,25 @@ def test_a_local_teacher_answers_greedily(teacher: LocalTeacher, talkative: Path
     assert len(set(expected)) == len(ROWS)
 
 
+def test_a_row_that_does_not_fit_is_set_aside_and_the_others_are_answered(teacher: LocalTeacher, tmp_path: Path) -> None:
+    asked = WeightsTeacher("tiny", lambda: {"model": "tiny"}, lambda: teacher, chunk_rows=4)
+    rows = [ROWS[0], Row.of("word " * 400), ROWS[1]]
+    given = ask_rows(asked, rows, TASK, AskParams(max_new_tokens=6), tmp_path).given
+    assert [one.outcome.reply is not None for one in given] == [True, False, True]
+    assert str(given[1].reason).startswith("too long: the prompt has ")
+
+
+def test_draws_at_temperature_differ_and_come_again(teacher: LocalTeacher, tmp_path: Path) -> None:
+    def texts(folder: Path, draw: int) -> list[str]:
+        asked = WeightsTeacher("tiny", lambda: {"model": "tiny"}, lambda: teacher, chunk_rows=4)
+        params = AskParams(max_new_tokens=6, temperature=1.0, draw=draw)
+        return [one.raw for one in ask_rows(asked, ROWS, TASK, params, folder).given]
+
+    first = texts(tmp_path / "a", 1)
+    assert texts(tmp_path / "b", 1) == first
+    assert texts(tmp_path / "c", 2) != first
+
+
 def test_signals_are_taken_again_only_where_they_are_missing(teacher: LocalTeacher, template: Template, tmp_path: Path) -> None:
     rows = [row.with_answer("Delivery") for row in ROWS]
     first = signal_rows(teacher, rows, template, k=4, chunk_rows=2, work=tmp_path)

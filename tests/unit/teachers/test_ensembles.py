@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from slmops.teachers.catalogue import ApiOptions
 from slmops.teachers.combiners import COMBINERS, Combiner, Tools
 from slmops.teachers.opening import open_teacher
 from slmops.teachers.replies import AskParams
+from slmops.teachers.requests import RequestOptions
 from slmops.teachers.spec import Member, Rule, TeacherSpec
 from slmops.testing.faults import FaultServer
 from tests.unit.teachers.scripted import Say, Scripted
@@ -268,7 +269,27 @@ def test_two_endpoints_vote_over_http(tmp_path: Path) -> None:
     assert answers.facts["cost"] == pytest.approx(sum(member["cost"] for member in answers.facts["members"]))
 
 
-Mix = Callable[[float], list[str]]
+def test_a_cap_holds_for_all_members_together(tmp_path: Path) -> None:
+    with FaultServer(answer=lambda messages: "refund") as server:
+        prices = ApiOptions(base_url=server.url, price_input=1e4, price_output=1e4)  # a cent a token
+        spec = TeacherSpec(
+            members=(Member(model="m1", api=prices), Member(model="m2", api=prices)),
+            combine={"name": "vote"},
+            requests=RequestOptions(max_cost=1.2, max_concurrency=1),
+        )
+        rows = [Row.of(f"question {number}") for number in range(10)]
+        requests = [Request(row.id, row.messages, PARAMS, row) for row in rows]
+        answers = open_teacher(spec, TASK, cache=tmp_path / "requests.sqlite").ask(requests, tmp_path)
+        assert answers.facts["cost"] <= 1.2
+        assert "max_cost" in str(answers.stopped)
+        settled = [outcome.settled for outcome in answers.outcomes]
+        assert any(settled)
+        assert not all(settled)
+        paid = server.paid
+        more = spec.model_copy(update={"requests": RequestOptions(max_cost=100)})
+        answers = open_teacher(more, TASK, cache=tmp_path / "requests.sqlite").ask(requests, tmp_path)
+        assert all(outcome.settled for outcome in answers.outcomes)
+        assert (paid < 20, server.paid) == (True, 20)
 
 
 def test_a_mixture_is_between_its_members_and_their_own_where_one_has_all_the_weight(tmp_path: Path) -> None:
