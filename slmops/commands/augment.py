@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from slmops.commands.common import new_app
+from slmops.commands.common import cost_lines, new_app, print_requests
 from slmops.config import build, with_overrides
 from slmops.teachers.augment import AUGMENTED, REJECTED, Augment, AugmentOptions
 
@@ -19,7 +19,10 @@ app = new_app()
 def augment(
     data: Annotated[Path, typer.Option("--data", "--data_name", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")],
     task_type: Annotated[str, typer.Option("--task_type", "--task", "--task_name", help="Kind of work")],
-    teacher: Annotated[str, typer.Option(help="API teacher such as gpt-4o, or with --base_url any model of that endpoint")],
+    teacher: Annotated[
+        list[str],
+        typer.Option(help="API teacher such as gpt-4o, with --base_url any model of that endpoint, or a model on this machine"),
+    ],
     method: Annotated[str, typer.Option(help="paraphrase, back_translation, or seeds: new questions like the given ones")],
     output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where the new rows go")],
     per_row: Annotated[int, typer.Option("--per_row", help="New rows for each row")] = 1,
@@ -53,7 +56,7 @@ def augment(
         "data": data,
         "output_path": output_path,
         "task_type": task_type,
-        "teacher_name": teacher,
+        "teacher_names": teacher,
         "teacher": {"base_url": base_url} if base_url else {},
         "requests": {"max_cost": max_cost} if max_cost is not None else {},
         "method": method.replace("-", "_"),
@@ -71,11 +74,7 @@ def augment(
     }
     job = Augment(build(AugmentOptions, with_overrides(values, overrides or []), where="augment"))
     if plan:
-        needed = job.plan()
-        if needed is None:
-            print(json.dumps({"teacher": teacher, "cost": 0.0}) if as_json else f"{teacher} is on this machine: no cost")
-        else:
-            print(json.dumps(needed.as_dict(), ensure_ascii=False) if as_json else needed.describe())
+        print_requests(job.plan(), teacher, as_json)
         return
     facts = dict(job.run().manifest.facts)
     print(json.dumps(facts, ensure_ascii=False) if as_json else _table(facts, output_path))
@@ -90,7 +89,4 @@ def _table(facts: dict[str, Any], folder: Path) -> str:
         lines.append(f"set aside {facts['set_aside']:,} given rows, in {folder / REJECTED} too")
     if facts["labels"]:
         lines.append("labels    " + ", ".join(f"{name} {count:,}" for name, count in facts["labels"].items()))
-    if "cost" in facts:
-        tokens = facts["prompt_tokens"] + facts["completion_tokens"]
-        lines.append(f"cost      ${facts['cost']:,.4f} for {tokens:,} tokens in {facts['calls']:,} answers")
-    return "\n".join(lines)
+    return "\n".join([*lines, *cost_lines(facts)])

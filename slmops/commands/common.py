@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import typer
 
 from slmops.config import Recipe
 from slmops.files import read_json
+from slmops.teachers.plan import RequestPlan
 from slmops.workspace import Step
 
 
@@ -52,3 +55,23 @@ def do(recipe: Recipe, *, as_json: bool) -> None:
 
 def _one_spelling(name: str) -> str:
     return name.replace("-", "_")
+
+
+def print_requests(plan: RequestPlan | None, teachers: Sequence[str], as_json: bool) -> None:
+    """Print what asking teachers will need; ``None`` where nothing is paid."""
+    if plan is None:
+        names = ", ".join(teachers)
+        print(json.dumps({"teacher": names, "cost": 0.0}) if as_json else f"{names}: on this machine, no cost")
+    else:
+        print(json.dumps(plan.as_dict(), ensure_ascii=False) if as_json else plan.describe())
+
+
+def cost_lines(facts: Mapping[str, Any]) -> list[str]:
+    """What was masked and what it cost, for a table of what a teacher did."""
+    lines = []
+    if facts.get("masked"):
+        lines.append("masked    " + ", ".join(f"{count:,} × {kind}" for kind, count in facts["masked"].items()))
+    if "cost" in facts:
+        tokens = facts["prompt_tokens"] + facts["completion_tokens"]
+        lines.append(f"cost      ${facts['cost']:,.4f} for {tokens:,} tokens in {facts['calls']:,} answers")
+    return lines

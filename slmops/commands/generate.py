@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from slmops.commands.common import new_app
+from slmops.commands.common import cost_lines, new_app, print_requests
 from slmops.config import build, with_overrides
 from slmops.teachers.generate import ANSWERS, REJECTED, Generate, GenerateOptions
 
@@ -67,19 +67,10 @@ def generate(
     }
     job = Generate(build(GenerateOptions, with_overrides(values, overrides or []), where="generate"))
     if plan:
-        _print_plan(job, as_json)
+        print_requests(job.plan(), teacher, as_json)
         return
     facts = dict(job.run().manifest.facts)
     print(json.dumps(facts, ensure_ascii=False) if as_json else _table(facts, output_path))
-
-
-def _print_plan(job: Generate, as_json: bool) -> None:
-    plan = job.plan()
-    if plan is None:
-        names = ", ".join(member.model for member in job.options.spec.members)
-        print(json.dumps({"teacher": names, "cost": 0.0}) if as_json else f"{names}: on this machine, no cost")
-    else:
-        print(json.dumps(plan.as_dict(), ensure_ascii=False) if as_json else plan.describe())
 
 
 def _table(facts: dict[str, Any], folder: Path) -> str:
@@ -92,9 +83,4 @@ def _table(facts: dict[str, Any], folder: Path) -> str:
         lines.append(f"right     {facts['right']:.1%} of {facts['gold']:,} rows with a gold answer{first}")
     if "disagreements" in facts:
         lines.append(f"agreement the members disagree on {facts['disagreements']['share']:.1%} of the rows")
-    if facts.get("masked"):
-        lines.append("masked    " + ", ".join(f"{count:,} × {kind}" for kind, count in facts["masked"].items()))
-    if "cost" in facts:
-        tokens = facts["prompt_tokens"] + facts["completion_tokens"]
-        lines.append(f"cost      ${facts['cost']:,.4f} for {tokens:,} tokens in {facts['calls']:,} answers")
-    return "\n".join(lines)
+    return "\n".join([*lines, *cost_lines(facts)])

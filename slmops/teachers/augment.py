@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from filelock import FileLock
 from pydantic import Field
 
 from slmops.artifact import MANIFEST, WORK, Artifact, StageKey, complete, is_complete
-from slmops.config import Section
 from slmops.data.quality.answers import answer_problem
 from slmops.data.quality.examine import examine
 from slmops.data.quality.fresh import not_fresh
@@ -26,29 +25,26 @@ from slmops.errors import DataError, TeacherError
 from slmops.files import digest, file_digest, write_jsonl
 from slmops.progress import say
 from slmops.tasks.base import Task, open_task, problem, task_class, task_key
-from slmops.teachers.base import Answers, Outcome, Teacher
-from slmops.teachers.cached import CachedApi
-from slmops.teachers.catalogue import ApiOptions
+from slmops.teachers.base import Answers, Outcome, Request, Teacher
+from slmops.teachers.facts import merged
 from slmops.teachers.meaning import changed
-from slmops.teachers.plan import RequestPlan
+from slmops.teachers.opening import REQUESTS, open_teacher
+from slmops.teachers.plan import RequestPlan, total
 from slmops.teachers.replies import AskParams, Reply
-from slmops.teachers.requests import RequestOptions
 from slmops.teachers.rewriting import Method, NewRow, Question, Replies, Rewriting, converse
+from slmops.teachers.spec import TeacherOptions
 
 AUGMENTED, REJECTED = "augmented.jsonl", "rejected.jsonl"
 _LOCK = Path(WORK) / "finish.lock"
 
 
-class AugmentOptions(Section):
+class AugmentOptions(TeacherOptions):
     """What ``slmops augment`` is told."""
 
     data: Path = Field(description="Training rows")
     output_path: Path = Field(description="Where the new rows go")
     task_type: str = Field(description="Kind of work")
     task: dict[str, Any] = Field(default_factory=dict, description="Options of the task type")
-    teacher_name: str = Field(description="Catalogue name of an API teacher, or with a base URL any model of that endpoint")
-    teacher: ApiOptions = Field(ApiOptions(), description="What differs from the catalogue of API teachers")
-    requests: RequestOptions = Field(RequestOptions(), description="Pace, patience and the cap on the cost")
     method: Method = Field(description="paraphrase, back_translation or seeds")
     per_row: int = Field(1, ge=1, le=20, description="New rows for each row")
     seeds_per_call: int = Field(4, ge=1, le=20, description="Rows that the method seeds shows at once")
@@ -90,7 +86,7 @@ class Augment:
     @cached_property
     def _teacher(self) -> Teacher:
         """Who is asked."""
-        return self.teacher or CachedApi.open(self.options.teacher_name, self.options.teacher, self.options.requests)
+        return self.teacher or open_teacher(self.options.spec, self._loaded[0], cache=self._work / REQUESTS)
 
     @cached_property
     def _work(self) -> Path:
@@ -137,18 +133,14 @@ class Augment:
 
     def plan(self) -> RequestPlan | None:
         """What it will need, without a key and without writing anything; ``None`` where that costs nothing."""
-        questions: list[Question] = []
-        teacher = self._teacher
-        if not isinstance(teacher, CachedApi):
-            return None
+        requests: list[Request] = []
 
         def likely(batch: Sequence[Question]) -> Replies:
-            questions.extend(batch)
-            known = teacher.known([question.request for question in batch], self._work)
-            return {q.request.id: known.get(q.request.id) or _stand_in(q) for q in batch}
+            requests.extend(replace(one.request, row=Row.of(one.likely, one.likely)) for one in batch)
+            return {one.request.id: _stand_in(one) for one in batch}
 
         self._converse(likely, lambda new: new)
-        return teacher.plan([q.request for q in questions], self._work, [q.likely for q in questions])
+        return total(self._teacher.plans(requests))
 
     def run(self) -> Artifact:
         """Ask for what is not there yet and write the new rows, the rejected ones and the manifest.
@@ -163,9 +155,6 @@ class Augment:
             say(f"{folder}: all new rows are there already")
             return Artifact.load(folder, "dataset")
         started = time.time()
-        plan = self.plan()
-        if plan is not None and plan.calls:
-            say(plan.describe())
         self._work.mkdir(parents=True, exist_ok=True)
         asked: list[Answers] = []
 
@@ -176,7 +165,7 @@ class Augment:
             return {outcome.id: outcome for outcome in asked[-1].outcomes}
 
         new = self._converse(ask, self._screened)
-        facts = {**self._facts(new), **_together([answers.facts for answers in asked])}
+        facts = {**self._facts(new), **merged([answers.facts for answers in asked])}
         with FileLock(folder / _LOCK):  # two processes may do the same work and finish at once
             if self._finished(key):
                 return Artifact.load(folder, "dataset")
@@ -274,7 +263,7 @@ class Augment:
 
     def _key(self) -> StageKey:
         options = self.options
-        outside = {"data", "validation_data", "test_data", "output_path", "task_type", "teacher_name", "teacher", "requests"}
+        outside = {"data", "validation_data", "test_data", "output_path", "task_type", *TeacherOptions.model_fields}
         files = {"data": options.data, "validation": options.validation_data, "test": options.test_data}
         parents = {role: file_digest(path) for role, path in files.items() if path is not None}
         config = {**options.model_dump(mode="json", exclude=outside), "task_type": task_key(options.task_type)}
@@ -283,10 +272,3 @@ class Augment:
 
 def _stand_in(question: Question) -> Outcome:
     return Outcome(question.request.id, Reply(question.likely, "stop", 0, 0, None, ""), None)
-
-
-def _together(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The facts of several rounds: the newest, with all their faults."""
-    faults = sum((Counter(found.get("faults", {})) for found in facts), Counter[str]())
-    newest = dict(facts[-1]) if facts else {}
-    return {**newest, "faults": dict(faults)} if "faults" in newest else newest

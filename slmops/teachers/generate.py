@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock
 from pydantic import Field
 
 from slmops.artifact import MANIFEST, WORK, Artifact, StageKey, complete, is_complete
-from slmops.config import PluginSpec, Section, build
 from slmops.data.rowfiles import Rejected, read_rows
 from slmops.data.rows import Row
 from slmops.data.sources import FilesSource
@@ -23,33 +22,22 @@ from slmops.tasks.base import Task, open_task, task_class, task_key
 from slmops.teachers.answered import Answered, LabelSource, answer_line, check_success, count_reasons, label, rejected_line
 from slmops.teachers.asking import ask_rows, requests_of
 from slmops.teachers.base import Teacher
-from slmops.teachers.catalogue import ApiOptions
 from slmops.teachers.opening import REQUESTS, open_teacher
 from slmops.teachers.plan import RequestPlan, total
 from slmops.teachers.replies import AskParams
-from slmops.teachers.requests import RequestOptions
-from slmops.teachers.spec import Member, TeacherSpec
+from slmops.teachers.spec import TeacherOptions
 
 ANSWERS, REJECTED = "answers.jsonl", "rejected.jsonl"
 _LOCK = Path(WORK) / "finish.lock"
 
 
-class GenerateOptions(Section):
+class GenerateOptions(TeacherOptions):
     """What ``slmops generate`` is told."""
 
     data: Path = Field(description="Rows to answer")
     output_path: Path = Field(description="Where the answers go")
     task_type: str = Field(description="Kind of work")
     task: dict[str, Any] = Field(default_factory=dict, description="Options of the task type")
-    teacher_names: tuple[str, ...] = Field(
-        (), description="API teachers, catalogue names, folders, .gguf files, hub ids, or files of recorded answers"
-    )
-    teacher: ApiOptions = Field(ApiOptions(), description="What differs from the catalogue of API teachers, for all names")
-    members: tuple[Member, ...] = Field((), description="Teachers with options of their own, in place of names")
-    combine: PluginSpec | None = Field(None, description="How the answers of several teachers become one: name and options")
-    requests: RequestOptions = Field(RequestOptions(), description="Pace, patience and the cap on the cost")
-    mask_personal_data: Literal["auto"] | bool = Field("auto", description="Mask personal data in what leaves the machine")
-    finders: tuple[str, ...] | None = Field(None, description="What looks for personal data; absent: all that are installed")
     max_new_tokens: int = Field(256, ge=1, description="Longest answer in tokens; one that is cut gets up to four times as many")
     sampling_temperature: float = Field(0.0, ge=0, description="Softness of the sampling; 0: the likeliest answer")
     retries: int = Field(0, ge=0, description="Times an answer is asked again that is invalid or, against gold, wrong")
@@ -58,22 +46,6 @@ class GenerateOptions(Section):
     min_success: float = Field(0.7, ge=0, le=1, description="Least share of usable answers")
     input_field: str | None = Field(None, description="Column of the question")
     answer_field: str | None = Field(None, description="Column of the answer")
-
-    @property
-    def spec(self) -> TeacherSpec:
-        """Who answers."""
-        named = tuple(Member(model=name, api=self.teacher) for name in self.teacher_names)
-        return build(
-            TeacherSpec,
-            {
-                "members": self.members or named,
-                "combine": self.combine,
-                "requests": self.requests,
-                "mask_personal_data": self.mask_personal_data,
-                "finders": self.finders,
-            },
-            where="--teacher",
-        )
 
 
 @dataclass(frozen=True)

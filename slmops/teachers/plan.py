@@ -174,6 +174,7 @@ def total(plans: Sequence[RequestPlan], *, rounds: int = 1) -> RequestPlan | Non
         seconds=sum(plan.seconds for plan in most),
         price="; ".join(plan.price for plan in most),
         terms=" ".join(dict.fromkeys(plan.terms for plan in most)),
+        notice=" ".join(dict.fromkeys(plan.notice for plan in most if plan.notice)),
         max_cost=plans[0].max_cost,
         members=tuple(most),
     )

@@ -134,6 +134,31 @@ class TeacherSpec(Section):
         return self.members[0] if self.combine is None and self.members[0].kind == "local" else None
 
 
+class TeacherOptions(Section):
+    """Who answers, as commands are told it."""
+
+    teacher_names: tuple[str, ...] = Field(
+        (), description="API teachers, catalogue names, folders, .gguf files, hub ids, or files of recorded answers"
+    )
+    teacher: ApiOptions = Field(ApiOptions(), description="What differs from the catalogue of API teachers, for all names")
+    members: tuple[Member, ...] = Field((), description="Teachers with options of their own, in place of names")
+    combine: PluginSpec | None = Field(None, description="How the answers of several teachers become one: name and options")
+    requests: RequestOptions = Field(RequestOptions(), description="Pace, patience and the cap on the cost")
+    mask_personal_data: Literal["auto"] | bool = Field("auto", description="Mask personal data in what leaves the machine")
+    finders: tuple[str, ...] | None = Field(None, description="What looks for personal data; absent: all that are installed")
+
+    @property
+    def spec(self) -> TeacherSpec:
+        """Who answers.
+
+        Raises:
+            ConfigError: An option is wrong.
+        """
+        named = tuple(Member(model=name, api=self.teacher) for name in self.teacher_names)
+        values = {name: getattr(self, name) for name in ("combine", "requests", "mask_personal_data", "finders")}
+        return build(TeacherSpec, {**values, "members": self.members or named}, where="--teacher")
+
+
 def spec_of(section: TeacherSection) -> TeacherSpec:
     """Who answers by a recipe.
 

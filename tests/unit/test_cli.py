@@ -151,7 +151,7 @@ def test_distill_plans_an_api_teacher_without_a_key(
     planned = call(*words)
     assert planned.code == 0, planned.err
     assert "gpt-4o (OpenAI): 40 rows, 40 calls" in planned.err
-    assert "OpenAI's terms of use" in planned.err
+    assert "\nterms   OpenAI" in planned.err
     facts = json.loads(call(*words, "--json", "answers.retries=2").out)
     assert facts["requests"]["calls"] == 40
     assert facts["requests"]["most_cost"] > 3 * facts["requests"]["cost"]

@@ -135,7 +135,7 @@ def test_a_local_teacher_answers_greedily(teacher: LocalTeacher, talkative: Path
 
 
 def test_a_row_that_does_not_fit_is_set_aside_and_the_others_are_answered(teacher: LocalTeacher, tmp_path: Path) -> None:
-    asked = WeightsTeacher("tiny", lambda: {"model": "tiny"}, lambda: teacher, chunk_rows=4)
+    asked = WeightsTeacher("tiny", lambda: {"model": "tiny"}, lambda rows, params, work: teacher, chunk_rows=4)
     rows = [ROWS[0], Row.of("word " * 400), ROWS[1]]
     given = ask_rows(asked, rows, TASK, AskParams(max_new_tokens=6), tmp_path).given
     assert [one.outcome.reply is not None for one in given] == [True, False, True]
@@ -144,7 +144,7 @@ def test_a_row_that_does_not_fit_is_set_aside_and_the_others_are_answered(teache
 
 def test_draws_at_temperature_differ_and_come_again(teacher: LocalTeacher, tmp_path: Path) -> None:
     def texts(folder: Path, draw: int) -> list[str]:
-        asked = WeightsTeacher("tiny", lambda: {"model": "tiny"}, lambda: teacher, chunk_rows=4)
+        asked = WeightsTeacher("tiny", lambda: {"model": "tiny"}, lambda rows, params, work: teacher, chunk_rows=4)
         params = AskParams(max_new_tokens=6, temperature=1.0, draw=draw)
         return [one.raw for one in ask_rows(asked, ROWS, TASK, params, folder).given]
 

@@ -71,7 +71,7 @@ def augment(tmp_path: Path) -> Callable[..., Made]:
     def run(teacher: Scripted, rows: Sequence[Mapping[str, Any]] = ROWS, **options: Any) -> Made:
         write_jsonl(tmp_path / "train.jsonl", rows)
         given = {"data": tmp_path / "train.jsonl", "output_path": tmp_path / "out", "task_type": "classification"}
-        given |= {"method": "paraphrase", "teacher_name": "scripted", "min_success": 0, **options}
+        given |= {"method": "paraphrase", "teacher_names": ("scripted",), "min_success": 0, **options}
         artifact = Augment(AugmentOptions(**given), teacher).run()
         artifact.verify()
         out = tmp_path / "out"
