@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from slmops.config import Recipe, plugin
+from slmops.data.quality.check import for_task
 from slmops.errors import ConfigError, MissingExtraError, UsageError, nearest
 from slmops.evaluation.gates import Gate
 from slmops.export.onnx import SCHEMES
@@ -14,7 +15,7 @@ from slmops.models.resolve import ResolvedModel
 from slmops.models.sizes import parameters_after_cut
 from slmops.runtimes.base import RUNTIMES
 from slmops.stages.rows import ROWS
-from slmops.tasks.base import task_name
+from slmops.tasks.base import task_class, task_name
 from slmops.training.registry import OBJECTIVES
 
 _NEEDED = {"torch": "train", "transformers": "train", "accelerate": "train", "onnxruntime_genai": "export", "sklearn": "evaluate"}
@@ -63,6 +64,13 @@ def check_extras(recipe: Recipe) -> None:
     for package, extra in needed.items():
         if find_spec(package) is None:
             raise MissingExtraError(package, extra)
+    quality = for_task(recipe.data.quality, task_class(recipe.task_type))
+    for package, wanted, without in (
+        ("datasketch", quality.near_duplicates is not None, "data.quality.near_duplicates=null finds equal words alone"),
+        ("py3langid", quality.language != "any", "data.quality.language=any tells no language"),
+    ):
+        if wanted and find_spec(package) is None:
+            raise MissingExtraError(package, "quality", without=without)
 
 
 def check_machine(recipe: Recipe, teacher: ResolvedModel, student: ResolvedModel) -> None:

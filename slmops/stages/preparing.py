@@ -1,4 +1,4 @@
-"""Data: rows read, checked, split; what cannot be used lies beside them with its reason."""
+"""Data: rows read, looked at, split; what cannot be used lies beside them with its reason, and a report on all of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from slmops.artifact import StageKey
 from slmops.config import build, plugin
-from slmops.data.prepare import prepare, write
-from slmops.data.rows import Row
+from slmops.data.prepare import write
+from slmops.data.quality.check import check_source, check_success
 from slmops.data.sources import SOURCES, Source
 from slmops.errors import DataError
 from slmops.files import write_json
 from slmops.progress import say
 from slmops.stages.context import Context
-from slmops.tasks.base import open_task, problem, task_class, task_key
+from slmops.tasks.base import open_task, task_class, task_key
 from slmops.workspace import Made, StageResult
 
 
@@ -30,7 +30,7 @@ def open_source(context: Context) -> Source:
 
 
 def prepare_data(context: Context) -> StageResult:
-    """The rows of a run in four files, and the task's options completed from them."""
+    """The rows of a run in four files, those set aside, a report on both, and the task's options completed from the rows."""
     recipe = context.recipe
     section = recipe.data
     source = open_source(context)
@@ -40,21 +40,21 @@ def prepare_data(context: Context) -> StageResult:
         "task": recipe.task,
         "seed": recipe.seed,
     }
-    key = StageKey("data", "dataset", 1, config, {"source": source.fingerprint()})
+    key = StageKey("data", "dataset", 2, config, {"source": source.fingerprint()})
 
     def make(folder: Path, work: Path) -> Made:
+        from slmops.evaluation.data_page import PAGE, write_pages
+
         model = task_class(recipe.task_type)
         raw = source.read()
         given = [str(row.answer) for rows in (raw.labelled, raw.validation, raw.test) for row in rows]
-        strict = open_task(recipe.task_type, model.complete(recipe.task, given)) if given else None
+        task = open_task(recipe.task_type, model.complete(recipe.task, given)) if given else None
 
-        def check(row: Row) -> str | None:
-            return problem(strict, row) if strict else None
-
-        prepared = prepare(
+        prepared, report = check_source(
             raw,
-            labels=recipe.task.get("labels"),
-            check_answer=check,
+            section.quality,
+            name=recipe.name,
+            task=task,
             seed=recipe.seed,
             max_bad_share=section.max_bad_share,
             validation_share=section.validation_share,
@@ -70,8 +70,10 @@ def prepare_data(context: Context) -> StageResult:
         options = model.complete(recipe.task, answers)
         open_task(recipe.task_type, options)
         write(prepared, folder)
+        write_pages(report, folder)
         write_json(folder / "task.json", options)
-        facts = prepared.facts()
+        check_success(report, section.quality.min_success, where=str(folder / PAGE))
+        facts = {**prepared.facts(), "quality": report.summary()}
         say("  rows: " + ", ".join(f"{name} {count}" for name, count in facts["rows"].items()))
         return Made(facts, seed=recipe.seed)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from slmops.config import QualitySection
 from slmops.data.columns import look_like_labels
 from slmops.data.personal_data import by_pattern
 from slmops.data.prepare import Examined, question_key, reject
@@ -15,8 +16,7 @@ from slmops.data.quality.answers import answer_problem
 from slmops.data.quality.balance import over_represented
 from slmops.data.quality.language import Languages
 from slmops.data.quality.leakage import Overlap
-from slmops.data.quality.near import Groups, NearIndex, compared_text, same_numbers
-from slmops.data.quality.options import QualityOptions
+from slmops.data.quality.near import EqualIndex, Groups, NearIndex, compared_text, same_numbers
 from slmops.data.rows import Row
 from slmops.data.sources import Rejected
 from slmops.progress import Advance, progress
@@ -47,7 +47,7 @@ class Findings:
 
 def examine(
     splits: Mapping[str, Sequence[Row]],
-    options: QualityOptions,
+    options: QualitySection,
     *,
     labels: Sequence[str] | None = None,
     answers: Mapping[str, Sequence[str]] | None = None,
@@ -80,9 +80,9 @@ def examine(
 
 
 class _Pass:
-    def __init__(self, options: QualityOptions, answers: Mapping[str, Sequence[str]], seed: int) -> None:
+    def __init__(self, options: QualitySection, answers: Mapping[str, Sequence[str]], seed: int) -> None:
         self.options, self.answers, self.seed = options, answers, seed
-        self.languages = Languages()
+        self.languages = Languages(options.language or "prompt")
         self.rejected: list[Rejected] = []
         self.findings = Findings()
         self.groups = Groups()
@@ -132,12 +132,18 @@ class _Pass:
         return kept
 
     def without_alike(self, splits: Mapping[str, Sequence[Row]], advance: Advance) -> dict[str, list[Row]]:
-        """Without the near duplicates that have the same answer and the same numbers."""
+        """Without the near duplicates that have the same answer and the same numbers.
+
+        Inside a held-out split all of them stay: what is measured with is not thinned out.
+        """
         places = [(name, row) for name, rows in splits.items() for row in rows]
-        index = NearIndex([row for _, row in places], self.options.near_duplicates)
+        everything = [row for _, row in places]
+        threshold = self.options.near_duplicates
+        index = EqualIndex(everything) if threshold is None else NearIndex(everything, threshold)
         kept: dict[str, list[Row]] = {name: [] for name in splits}
         for at, (name, row) in enumerate(_counted(places, advance)):
             found = [(*places[other], share) for other, share in index.similar(at)]
+            found = [item for item in found if item[0] != name or name not in HELD_OUT]
             same = next((item for item in found if _same_answer(row, item[1]) and same_numbers(row, item[1])), None)
             if same is not None:
                 self._set_aside(row, self._alike(row, name, *same))
