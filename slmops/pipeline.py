@@ -8,11 +8,12 @@ from typing import Any
 
 from slmops.config import Recipe, save_recipe
 from slmops.errors import GateError, InconclusiveError
+from slmops.evaluation.data_page import PAGE, REPORT
 from slmops.evaluation.gates import Gate, GateResult, judge
 from slmops.evaluation.systems import System
 from slmops.files import write_text
 from slmops.models.resolve import ResolvedModel, find, resolve
-from slmops.preflight import check_extras, check_machine, check_names
+from slmops.preflight import check_extras, check_gates, check_machine, check_names
 from slmops.stages.context import MODEL, Context, ModelAt
 from slmops.stages.exporting import export_model, package, reference_answers
 from slmops.stages.measuring import load_system, measure_floor, measure_model
@@ -106,7 +107,8 @@ def _models(recipe: Recipe) -> tuple[ResolvedModel, ResolvedModel]:
 def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: ResolvedModel | None) -> Outcome:
     recipe = context.recipe
     gates = [Gate.parse(text) for text in recipe.gates]
-    data = prepare_data(context)
+    data = prepare_data(context, _at(student_base))
+    check_gates(gates, context, data)
     teacher = tune_teacher(context, _at(teacher_base), data)
     answers = answer(context, teacher, data)
     signals = take_signals(context, teacher, data, answers)
@@ -119,7 +121,9 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
 
     floors = {name: measure_floor(context, name) for name in ("torch", recipe.export.runtime)}
     models = {"teacher": teacher, "untuned": untuned, "control": control, "answers-only": answers_only, "distilled": distilled}
-    measured = {"tfidf": measure_model(context, "tfidf", data, data, runtime="tfidf", floor=None)}
+    measured = {}
+    if context.has_labels(data):
+        measured["tfidf"] = measure_model(context, "tfidf", data, data, runtime="tfidf", floor=None)
     for name, model in models.items():
         measured[name] = measure_model(context, name, model, data, runtime="torch", floor=floors["torch"])
 
@@ -144,7 +148,7 @@ def _candidates(
     systems: dict[str, System],
     floor: StageResult,
 ) -> list[Candidate]:
-    """Convert, package, measure and judge the quantized teacher, then the students, the most accurate first, until one passes."""
+    """Convert, package, measure and judge the quantized teacher, then the students, the best first, until one passes."""
 
     def candidate(name: str) -> Candidate:
         return _candidate(context, name, models[name], gates, data, answers, systems, floor)
@@ -153,17 +157,17 @@ def _candidates(
     candidates = [quantized]
     if quantized.system is not None:
         systems[QUANTIZED] = replace(quantized.system, name=QUANTIZED)
-    for name in sorted(STUDENTS, key=lambda name: (-systems[name].accuracy, systems[name].measures["latency_p50_ms"])):
-        passed = [known.accuracy for known in candidates if known.verdict == "passed"]
-        if passed and max(passed) > systems[name].accuracy:
+    for name in sorted(STUDENTS, key=lambda name: (-systems[name].quality, systems[name].measures["latency_p50_ms"])):
+        passed = [known.quality for known in candidates if known.verdict == "passed"]
+        if passed and max(passed) > systems[name].quality:
             break
         candidates.append(candidate(name))
     return sorted(candidates, key=_rank)
 
 
 def _rank(candidate: Candidate) -> tuple[float, float]:
-    """The most accurate first, of equals the fastest."""
-    return (-candidate.accuracy, candidate.system.measures["latency_p50_ms"] if candidate.system else 0.0)
+    """The best first, of equals the fastest."""
+    return (-candidate.quality, candidate.system.measures["latency_p50_ms"] if candidate.system else 0.0)
 
 
 def _candidate(
@@ -215,7 +219,7 @@ def _candidate(
 def _publish(context: Context, report: StageResult, chosen: Candidate | None) -> None:
     """Put what people look for at the top of the run's folder: the report and the package."""
     root = context.recipe.output_path
-    for name in ("report.html", "report.json"):
+    for name in ("report.html", "report.json", PAGE, REPORT):
         write_text(root / name, (report.path / name).read_text(encoding="utf-8"))
     target, marker = root / PACKAGE, root / ".package"
     if chosen is None or chosen.bundle is None:

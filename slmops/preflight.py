@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from slmops.config import Recipe, plugin
 from slmops.data.quality.check import for_task
 from slmops.errors import ConfigError, MissingExtraError, UsageError, nearest
 from slmops.evaluation.gates import Gate
+from slmops.evaluation.measures import COSTS
 from slmops.export.onnx import SCHEMES
 from slmops.models.fit import Purpose, check_disk, check_fits
 from slmops.models.load import read_config
 from slmops.models.resolve import ResolvedModel
 from slmops.models.sizes import parameters_after_cut
 from slmops.runtimes.base import RUNTIMES
+from slmops.stages.context import Context, rows_of
 from slmops.stages.rows import ROWS
 from slmops.tasks.base import task_class, task_name
 from slmops.training.registry import OBJECTIVES
+from slmops.workspace import StageResult
 
 _NEEDED = {"torch": "train", "transformers": "train", "accelerate": "train", "onnxruntime_genai": "export", "sklearn": "evaluate"}
 _NEEDED_BY_TASK = {"summarization": "rouge_score", "translation": "sacrebleu"}
@@ -46,6 +50,26 @@ def check_names(recipe: Recipe) -> None:
         row = Gate.parse(text).relative_to
         if row is not None and row not in rows:
             raise UsageError(f"no row {row!r} in the comparison", where=f"gate {text!r}", fix=nearest(row, rows))
+
+
+def check_gates(gates: Sequence[Gate], context: Context, data: StageResult) -> None:
+    """Refuse gates on the quality of answers by a measure that the task does not have; while planning, none.
+
+    Raises:
+        ConfigError: Names the task's measures.
+    """
+    if context.workspace.planning:
+        return
+    row = next(row for row in rows_of(data, "train"))
+    task = context.task(data)
+    known = task.score([str(row.answer)], [str(row.answer)])
+    for gate in gates:
+        if gate.measure not in (*known, *COSTS, "share_of_teacher"):
+            raise ConfigError(
+                f"{gate.measure} is no measure of this task",
+                where=f"gate {gate.text!r}",
+                fix=f"write for example 'share_of_teacher >= 0.9'; the task's measures are {', '.join(known)}",
+            )
 
 
 def check_extras(recipe: Recipe) -> None:

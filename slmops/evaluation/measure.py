@@ -16,6 +16,7 @@ from typing import Any
 from slmops.config import Section
 from slmops.data.rows import Row
 from slmops.errors import SlmopsError
+from slmops.evaluation.measures import MEASURES
 from slmops.evaluation.systems import RESULT
 from slmops.files import read_json, read_jsonl, write_json
 from slmops.progress import progress, say
@@ -90,7 +91,8 @@ def _run(spec: MeasureSpec, folder: Path) -> None:
     if spec.runtime == TFIDF:
         from slmops.evaluation.baseline import TfidfBaseline
 
-        runtime = baseline = TfidfBaseline.fit([Row.from_dict(value) for value in read_jsonl(spec.model)])
+        labelled = [Row.from_dict(value) for value in read_jsonl(spec.model)]
+        runtime = baseline = TfidfBaseline.fit([row.with_answer(task.parse(str(row.answer))) for row in labelled])
         parameters = baseline.parameters
         prompts = [row.question for row in rows]
     else:
@@ -120,6 +122,10 @@ def _run(spec: MeasureSpec, folder: Path) -> None:
 
     in_order = [answers[index] for index in range(len(prompts))]
     references = [str(row.answer) for row in rows]
+    pairs = list(zip(in_order, references, strict=True))
+    correct = [int(task.correct(answer, reference)) for answer, reference in pairs]
+    primary = task.primary_measure
+    by_row = [task.score([answer], [reference])[primary] for answer, reference in pairs]
     write_json(
         folder / RESULT,
         {
@@ -132,7 +138,9 @@ def _run(spec: MeasureSpec, folder: Path) -> None:
             "requests_per_s_batched": batched,
             "quality": task.score(in_order, references),
             "answers": in_order,
-            "correct": [int(task.correct(answer, reference)) for answer, reference in zip(in_order, references, strict=True)],
+            "correct": correct,
+            "primary_measure": primary,
+            "scores": correct if MEASURES[primary].of_rows == "right" else by_row,
         },
     )
 

@@ -11,6 +11,7 @@ from slmops.config import Recipe
 from slmops.evaluation.systems import System
 from slmops.files import size_bytes
 from slmops.stages.context import MODEL, Context
+from slmops.tasks.base import task_key
 from slmops.workspace import Made, StageResult
 
 
@@ -81,12 +82,12 @@ def measure_model(
     section = recipe.evaluation
     config = {
         "runtime": runtime,
-        "task_type": recipe.task_type,
+        "task_type": task_key(recipe.task_type),
         "max_new_tokens": recipe.answers.max_new_tokens,
         **section.model_dump(mode="json", include={"latency_requests", "batch_size", "threads", "price_per_machine_hour"}),
     }
     parents = {"model": model.id, "data": data.id, **({"floor": floor.id} if floor else {})}
-    key = StageKey(f"measure.{name}", "measurement", 1, config, parents)
+    key = StageKey(f"measure.{name}", "measurement", 2, config, parents)
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.evaluation.measure import MeasureSpec, measure

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slmops.artifact import StageKey
 from slmops.config import build, plugin
 from slmops.data.prepare import write
 from slmops.data.quality.check import check_source, check_success
+from slmops.data.rows import Row
 from slmops.data.sources import SOURCES, Source
 from slmops.errors import DataError
 from slmops.files import write_json
 from slmops.progress import say
-from slmops.stages.context import Context
+from slmops.stages.context import Context, ModelAt
 from slmops.tasks.base import open_task, task_class, task_key
 from slmops.workspace import Made, StageResult
+
+if TYPE_CHECKING:
+    from slmops.data.templates import Template
+
+_TURN_TOKENS = 8
+_TEMPLATE_BYTES = 200
 
 
 def open_source(context: Context) -> Source:
@@ -29,8 +38,13 @@ def open_source(context: Context) -> Source:
     return source
 
 
-def prepare_data(context: Context) -> StageResult:
-    """The rows of a run in four files, those set aside, a report on both, and the task's options completed from the rows."""
+def prepare_data(context: Context, student: ModelAt) -> StageResult:
+    """The rows of a run in four files, those set aside, a report on both, and the task's options completed from the rows.
+
+    Args:
+        context: Of the run.
+        student: The model whose context questions must fit into.
+    """
     recipe = context.recipe
     section = recipe.data
     source = open_source(context)
@@ -39,8 +53,11 @@ def prepare_data(context: Context) -> StageResult:
         "task_type": task_key(recipe.task_type),
         "task": recipe.task,
         "seed": recipe.seed,
+        "max_length": recipe.export.max_length,
+        "max_new_tokens": recipe.answers.max_new_tokens,
+        **context.template_key,
     }
-    key = StageKey("data", "dataset", 2, config, {"source": source.fingerprint()})
+    key = StageKey("data", "dataset", 2, config, {"source": source.fingerprint(), "student": student.id})
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.evaluation.data_page import PAGE, write_pages
@@ -55,6 +72,7 @@ def prepare_data(context: Context) -> StageResult:
             section.quality,
             name=recipe.name,
             task=task,
+            unfit=_Room(context, student).problem,
             seed=recipe.seed,
             max_bad_share=section.max_bad_share,
             validation_share=section.validation_share,
@@ -78,3 +96,24 @@ def prepare_data(context: Context) -> StageResult:
         return Made(facts, seed=recipe.seed)
 
     return context.workspace.stage(key, make)
+
+
+class _Room:
+    """Whether a question and its answer fit into a model; the tokenizer is loaded when the first doubt comes."""
+
+    def __init__(self, context: Context, student: ModelAt) -> None:
+        self._context, self._student = context, student
+
+    def problem(self, row: Row) -> str | None:
+        """Why a row does not fit, or ``None``."""
+        section = self._context.recipe
+        most = section.export.max_length - section.answers.max_new_tokens
+        # No tokenizer makes more tokens than bytes; the template's own words are few.
+        if sum(len(turn["content"].encode()) + _TURN_TOKENS for turn in row.messages) + _TEMPLATE_BYTES <= most:
+            return None
+        length = len(self._template.prompt_ids(row))
+        return f"too long: the question has {length:,} tokens, and {most:,} fit beside an answer" if length > most else None
+
+    @cached_property
+    def _template(self) -> Template:
+        return self._context.template(self._student.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from slmops.config import QualitySection
@@ -21,6 +21,7 @@ def check_source(
     *,
     name: str,
     task: Task | None,
+    unfit: Callable[[Row], str | None] = lambda row: None,
     seed: int,
     max_bad_share: float,
     validation_share: float,
@@ -35,6 +36,7 @@ def check_source(
         name: Of the data, for the report.
         task: Says which questions and answers are valid and which labels there are; ``None`` takes all rows that can be
             read, and finds out whether the answers are labels.
+        unfit: Why a model cannot take a row, or ``None``.
         seed: For the splits and for balancing.
         max_bad_share: Most rows that cannot be read or have an invalid answer, as a share of all.
         validation_share: Share of the labelled rows for validation where the source has none; 0 for no such split.
@@ -49,7 +51,7 @@ def check_source(
 
     def look(splits: Mapping[str, Sequence[Row]]) -> Examined:
         nonlocal findings
-        examined, findings = examine(splits, for_task(options, task), labels=labels, answers=answers, seed=seed)
+        examined, findings = examine(splits, for_task(options, task), labels=labels, unfit=unfit, answers=answers, seed=seed)
         return examined
 
     def label_of(row: Row) -> str:

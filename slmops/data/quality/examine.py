@@ -50,6 +50,7 @@ def examine(
     options: QualitySection,
     *,
     labels: Sequence[str] | None = None,
+    unfit: Callable[[Row], str | None] = lambda row: None,
     answers: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> tuple[Examined, Findings]:
@@ -62,12 +63,13 @@ def examine(
         splits: Rows by split, in the order of rank: a row that stands in several splits stays in the first.
         options: Bounds.
         labels: The labels to choose from; ``None`` finds out whether the answers are labels.
+        unfit: Why a model cannot take a row, or ``None``.
         answers: More answers to rows, by their id: those of several teachers.
         seed: For the choice of rows where labels are balanced.
     """
     everything = [row for rows in splits.values() for row in rows]
     free = labels is None and not look_like_labels([row.answer for row in everything if row.answer is not None])
-    run = _Pass(options, answers or {}, seed)
+    run = _Pass(options, unfit, answers or {}, seed)
     with progress("checks of single rows", len(everything), "rows") as advance:
         kept = {name: run.sound(_counted(rows, advance), free=free) for name, rows in splits.items()}
     kept = run.without_equal(kept)
@@ -80,8 +82,14 @@ def examine(
 
 
 class _Pass:
-    def __init__(self, options: QualitySection, answers: Mapping[str, Sequence[str]], seed: int) -> None:
-        self.options, self.answers, self.seed = options, answers, seed
+    def __init__(
+        self,
+        options: QualitySection,
+        unfit: Callable[[Row], str | None],
+        answers: Mapping[str, Sequence[str]],
+        seed: int,
+    ) -> None:
+        self.options, self.unfit, self.answers, self.seed = options, unfit, answers, seed
         self.languages = Languages(options.language or "prompt")
         self.rejected: list[Rejected] = []
         self.findings = Findings()
@@ -97,6 +105,8 @@ class _Pass:
             characters = sum(len(turn["content"]) for turn in row.messages)
             if characters > self.options.longest:
                 return f"too long: the question has {characters:,} characters"
+            if reason := self.unfit(row):
+                return reason
             if row.answer is None or not free:
                 return None
             return answer_problem(row.question, row.answer, self.options, self.languages)
