@@ -26,8 +26,30 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class QualitySection(Section):
+    """Bounds of the quality pass over rows; what is outside is set aside with its reason."""
+
+    min_success: float = Field(
+        0.7, ge=0, le=1, description="Least share of rows that are good; below it the stage fails. Duplicates are not bad rows"
+    )
+    longest: int = Field(20_000, ge=1, description="Longest question, and longest answer, in characters")
+    language: str | None = Field(
+        None, description="Of free answers: prompt (the question's), any, or a code such as en; absent: prompt, for translation any"
+    )
+    near_duplicates: float | None = Field(
+        0.85, gt=0, le=1, description="Least Jaccard index of the shingles of near duplicates; null: only equal words are found"
+    )
+    leak_overlap: float = Field(
+        0.8, gt=0, le=1, description="Least share of a held-out text's 8-grams in a training text that makes it a leak"
+    )
+    min_agreement: float = Field(0, ge=0, le=1, description="Least share of several answers to one question that must agree")
+    max_label_ratio: float | None = Field(
+        None, ge=1, description="Most training rows of a label, in times the median label's; absent: labels are not balanced"
+    )
+
+
 class DataSection(Section):
-    """Where rows come from and how they are split."""
+    """Where rows come from, what is asked of them, and how they are split."""
 
     source: PluginSpec = Field(description="Source of the rows: name and options")
     max_bad_share: float = Field(0.05, ge=0, le=1, description="Share of bad rows above which the run stops at once")
@@ -35,6 +57,7 @@ class DataSection(Section):
         0.15, gt=0, lt=1, description="Share of the labelled rows held out where no validation file is given"
     )
     test_share: float = Field(0.2, gt=0, lt=1, description="Share of the labelled rows held out where no test file is given")
+    quality: QualitySection = QualitySection()
 
 
 class LoraSection(Section):

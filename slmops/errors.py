@@ -54,12 +54,12 @@ class ResourceError(SlmopsError):
 
 
 class MissingExtraError(SlmopsError):
-    """An optional dependency is not installed; names the pip extra that brings it."""
+    """An optional dependency is not installed; names the pip extra that brings it, and what does without it."""
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str, *, without: str | None = None) -> None:
         super().__init__(
             f"the package {package!r} is not installed",
-            fix=f"pip install 'slmops[{extra}]'",
+            fix=f"pip install 'slmops[{extra}]'" + (f", or do without: {without}" if without else ""),
         )
 
 

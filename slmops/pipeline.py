@@ -9,11 +9,12 @@ from typing import Any
 
 from slmops.config import Recipe, save_recipe
 from slmops.errors import ConfigError, GateError, InconclusiveError
+from slmops.evaluation.data_page import PAGE, REPORT
 from slmops.evaluation.gates import Gate, GateResult, judge
 from slmops.evaluation.systems import System
 from slmops.files import write_text
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
-from slmops.preflight import check_extras, check_machine, check_names, check_teacher
+from slmops.preflight import check_extras, check_gates, check_machine, check_names, check_teacher
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt
 from slmops.stages.exporting import export_model, package, reference_answers
@@ -130,7 +131,8 @@ def _here(model: ResolvedModel | Pending) -> ResolvedModel | None:
 def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: ResolvedModel | None) -> Outcome:
     recipe = context.recipe
     gates = [Gate.parse(text) for text in recipe.gates]
-    data = prepare_data(context)
+    data = prepare_data(context, _at(student_base))
+    check_gates(gates, context, data)
     local = spec_of(recipe.teacher).on_this_machine is not None
     teacher = RunTeacher(context, tune_teacher(context, _at(teacher_base), data) if local else None)
     answers = answer(context, teacher, data)
@@ -141,7 +143,9 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
 
     floors = {name: measure_floor(context, name) for name in ("torch", recipe.export.runtime)}
     models = {**({"teacher": teacher.model} if teacher.model else {}), **students}
-    measured = {"tfidf": measure_model(context, "tfidf", data, data, runtime="tfidf", floor=None)}
+    measured = {}
+    if context.has_labels(data):
+        measured["tfidf"] = measure_model(context, "tfidf", data, data, runtime="tfidf", floor=None)
     if teacher.model is None:
         outside = measure_answers(context, teacher, data)
         measured |= {"teacher": outside} if outside.facts["measured"] else {}
@@ -197,7 +201,7 @@ def _candidates(
     systems: dict[str, System],
     floor: StageResult,
 ) -> list[Candidate]:
-    """Convert, package, measure and judge the quantized teacher, then the students, the most accurate first, until one passes."""
+    """Convert, package, measure and judge the quantized teacher, then the students, the best first, until one passes."""
 
     def candidate(name: str, model: StageResult, turns: Turns | None = None) -> Candidate:
         return _candidate(context, name, model, gates, data, answers, systems, floor, turns)
@@ -212,17 +216,17 @@ def _candidates(
         if quantized.system is not None:
             systems[QUANTIZED] = replace(quantized.system, name=QUANTIZED)
     trained = [name for name in STUDENTS if name in students]
-    for name in sorted(trained, key=lambda name: (-systems[name].accuracy, systems[name].measures["latency_p50_ms"])):
-        passed = [known.accuracy for known in candidates if known.verdict == "passed"]
-        if passed and max(passed) > systems[name].accuracy:
+    for name in sorted(trained, key=lambda name: (-systems[name].quality, systems[name].measures["latency_p50_ms"])):
+        passed = [known.quality for known in candidates if known.verdict == "passed"]
+        if passed and max(passed) > systems[name].quality:
             break
         candidates.append(candidate(name, students[name]))
     return sorted(candidates, key=_rank)
 
 
 def _rank(candidate: Candidate) -> tuple[float, float]:
-    """The most accurate first, of equals the fastest."""
-    return (-candidate.accuracy, candidate.system.measures["latency_p50_ms"] if candidate.system else 0.0)
+    """The best first, of equals the fastest."""
+    return (-candidate.quality, candidate.system.measures["latency_p50_ms"] if candidate.system else 0.0)
 
 
 def _candidate(
@@ -281,7 +285,7 @@ def _judged(gate: Gate, system: System, systems: dict[str, System], confidence: 
 def _publish(context: Context, report: StageResult, chosen: Candidate | None) -> None:
     """Put what people look for at the top of the run's folder: the report and the package."""
     root = context.recipe.output_path
-    for name in ("report.html", "report.json"):
+    for name in ("report.html", "report.json", PAGE, REPORT):
         write_text(root / name, (report.path / name).read_text(encoding="utf-8"))
     target, marker = root / PACKAGE, root / ".package"
     if chosen is None or chosen.bundle is None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from slmops.config import Recipe, build, plugin
 from slmops.data.privacy import open_finders
+from slmops.data.quality.check import for_task
 from slmops.errors import ConfigError, MissingExtraError, UsageError, nearest
 from slmops.evaluation.gates import Gate
+from slmops.evaluation.measures import COSTS
 from slmops.export.onnx import SCHEMES
 from slmops.models.fit import Purpose, check_disk, check_fits
 from slmops.models.load import read_config
 from slmops.models.resolve import ResolvedModel
 from slmops.models.sizes import parameters_after_cut
 from slmops.runtimes.base import RUNTIMES
+from slmops.stages.context import Context, rows_of
 from slmops.stages.rows import ROWS
-from slmops.tasks.base import task_name
+from slmops.tasks.base import task_class, task_name
 from slmops.teachers.catalogue import find_api_model
 from slmops.teachers.combiners import COMBINERS
 from slmops.teachers.masking import finder_names
 from slmops.teachers.spec import spec_of
 from slmops.training.registry import OBJECTIVES
+from slmops.workspace import StageResult
 
 _NEEDED = {"torch": "train", "transformers": "train", "accelerate": "train", "onnxruntime_genai": "export", "sklearn": "evaluate"}
 _NEEDED_BY_TASK = {"summarization": "rouge_score", "translation": "sacrebleu"}
@@ -84,6 +89,26 @@ def check_teacher(recipe: Recipe) -> None:
             )
 
 
+def check_gates(gates: Sequence[Gate], context: Context, data: StageResult) -> None:
+    """Refuse gates on the quality of answers by a measure that the task does not have; while planning, none.
+
+    Raises:
+        ConfigError: Names the task's measures.
+    """
+    if context.workspace.planning:
+        return
+    row = next(row for row in rows_of(data, "train"))
+    task = context.task(data)
+    known = task.score([str(row.answer)], [str(row.answer)])
+    for gate in gates:
+        if gate.measure not in (*known, *COSTS, "share_of_teacher"):
+            raise ConfigError(
+                f"{gate.measure} is no measure of this task",
+                where=f"gate {gate.text!r}",
+                fix=f"write for example 'share_of_teacher >= 0.9'; the task's measures are {', '.join(known)}",
+            )
+
+
 def check_extras(recipe: Recipe) -> None:
     """Refuse to start without a package that a later stage needs.
 
@@ -100,6 +125,13 @@ def check_extras(recipe: Recipe) -> None:
     for package, extra in needed.items():
         if find_spec(package) is None:
             raise MissingExtraError(package, extra)
+    quality = for_task(recipe.data.quality, task_class(recipe.task_type))
+    for package, wanted, without in (
+        ("datasketch", quality.near_duplicates is not None, "data.quality.near_duplicates=null finds equal words alone"),
+        ("py3langid", quality.language != "any", "data.quality.language=any tells no language"),
+    ):
+        if wanted and find_spec(package) is None:
+            raise MissingExtraError(package, "quality", without=without)
 
 
 def check_machine(recipe: Recipe, teacher: ResolvedModel | None, student: ResolvedModel) -> None:

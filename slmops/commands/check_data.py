@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from slmops.commands.common import new_app
-from slmops.config import build
+from slmops.config import QualitySection, build
 from slmops.data.prepare import write
-from slmops.data.quality.check import check_source
-from slmops.data.quality.options import QualityOptions
-from slmops.data.rows import Row
-from slmops.data.sources import FilesSource, RawSplits, detect
-from slmops.errors import UsageError, nearest
-from slmops.files import write_json, write_text
+from slmops.data.quality.check import check_source, check_success
+from slmops.data.sources import FilesSource, RawSplits, look_at
 from slmops.progress import say
-from slmops.tasks.base import TASKS, Task, open_task, rejection
+from slmops.tasks.base import Task, open_task, task_class, task_name
 
 app = new_app()
-
-REPORT, PAGE = "data-report.json", "data-report.html"
-_ANY_LANGUAGE = ("translation",)
 
 
 @app.command()
 def check_data(
-    data: Annotated[Path, typer.Option("--data", "--data_name", help="Rows: JSONL, JSON, CSV, TSV or Parquet")],
+    data: Annotated[Path, typer.Option("--data", "--data_name", help="Rows: JSONL, JSON, CSV, TSV, CoNLL or Parquet")],
     output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where rows and report go")] = Path("checked-data"),
     task_type: Annotated[
-        str | None, typer.Option("--task_type", "--task", "--task_name", help="Kind of work; left out: guessed")
+        str | None,
+        typer.Option(
+            "--task_type", "--task", "--task_name", help="Kind of work, or the path of a file with your own; left out: none"
+        ),
     ] = None,
     pool: Annotated[Path | None, typer.Option(help="Rows without answers")] = None,
     validation_data: Annotated[Path | None, typer.Option("--validation_data", help="Left out: held out of the data")] = None,
@@ -40,8 +35,13 @@ def check_data(
     text_template: Annotated[
         str | None, typer.Option("--text_template", help='Text with fields, such as "{phrase} => {tone}"')
     ] = None,
-    input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question")] = None,
+    input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question, or several: a,b")] = None,
     answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
+    tags_field: Annotated[str | None, typer.Option("--tags_field", help="Column of one tag a word, for extraction")] = None,
+    rationale_field: Annotated[str | None, typer.Option("--rationale_field", help="Column of the reasoning")] = None,
+    column_names: Annotated[
+        str | None, typer.Option("--column_names", help="Columns of a file without a header, separated by commas")
+    ] = None,
     validation_share: Annotated[
         float, typer.Option("--validation_share", min=0, max=0.5, help="Share held out without a validation file; 0: none")
     ] = 0.15,
@@ -50,83 +50,72 @@ def check_data(
         str | None, typer.Option(help="Of free answers: prompt (the question's), any, or a code such as en")
     ] = None,
     near_duplicates: Annotated[
-        float, typer.Option("--near_duplicates", min=0.01, max=1, help="Least similarity of near duplicates")
-    ] = 0.85,
+        float | None, typer.Option("--near_duplicates", min=0.01, max=1, help="Least similarity of near duplicates")
+    ] = None,
     max_label_ratio: Annotated[
         float | None,
         typer.Option("--max_label_ratio", min=1, help="Balance: most training rows of a label, in times the median label's"),
+    ] = None,
+    min_success: Annotated[
+        float | None, typer.Option("--min_success", min=0, max=1, help="Least share of good rows; with fewer it ends with 2")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the splits and of balancing")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object")] = False,
 ) -> None:
     """Look at data once: good rows in splits, rejected.jsonl with a reason for each other row, and a report with charts."""
-    from slmops.evaluation.data_page import render_html, render_table
+    from slmops.evaluation.data_page import PAGE, render_table, write_pages
 
-    if task_type is not None and task_type not in TASKS.names():
-        raise UsageError(f"unknown task type {task_type!r}", where="--task_type", fix=nearest(task_type, TASKS.names()))
-    source = FilesSource(
-        train=data,
-        pool=pool,
-        validation=validation_data,
-        test=test_data,
-        text_template=text_template,
-        input_field=input_field,
-        answer_field=answer_field,
-    )
-    say(detect(data, text_template=text_template, input_field=input_field, answer_field=answer_field).describe())
+    name = task_name(task_type) if task_type is not None else "classification" if labels else None
+    columns = {
+        "text_template": text_template,
+        "input_field": input_field,
+        "answer_field": answer_field,
+        "tags_field": tags_field,
+        "rationale_field": rationale_field,
+        "column_names": _listed(column_names),
+    }
+    files = {"train": data, "pool": pool, "validation": validation_data, "test": test_data}
+    source = build(FilesSource, {**files, **_given(columns)}, where="check-data")
+    bounds = {
+        "language": language,
+        "near_duplicates": near_duplicates,
+        "max_label_ratio": max_label_ratio,
+        "min_success": min_success,
+    }
+    options = build(QualitySection, _given(bounds), where="check-data")
+    say(look_at(source).describe())
     rows = source.read()
-    options = build(
-        QualityOptions,
-        {
-            "language": language or ("any" if task_type in _ANY_LANGUAGE else "prompt"),
-            "near_duplicates": near_duplicates,
-            "max_label_ratio": max_label_ratio,
-        },
-        where="check-data",
-    )
-    given = tuple(name.strip() for name in labels.split(",")) if labels else None
-    task = _task(task_type or ("classification" if given else None), given, rows)
-
-    def check(row: Row) -> str | None:
-        return rejection(task, str(row.answer)) if task is not None else None
-
     prepared, report = check_source(
-        _Read(rows),
+        rows,
         options,
         name=data.name,
-        labels=getattr(task, "labels", None),
-        check_answer=check,
+        task=_task(name, _listed(labels), rows),
         seed=seed,
         max_bad_share=1,
         validation_share=validation_share if rows.labelled else 0,
         test_share=0,
     )
     write(prepared, output_path)
-    write_text(output_path / PAGE, render_html(report))
-    write_json(output_path / REPORT, report.as_dict())
+    write_pages(report, output_path)
     if as_json:
         print(json.dumps(report.as_dict(), ensure_ascii=False))
     else:
         print(render_table(report), end="")
         print(f"\nrows    {output_path}\nreport  {output_path / PAGE}")
+    check_success(report, options.min_success, where=str(output_path / PAGE))
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A source that has been read."""
-
-    rows: RawSplits
-
-    def fingerprint(self) -> str:
-        return ""
-
-    def read(self) -> RawSplits:
-        return self.rows
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
-def _task(task_type: str | None, labels: tuple[str, ...] | None, rows: RawSplits) -> Task | None:
-    """The task to check answers with; ``None`` where nobody names one."""
-    if task_type is None:
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value not in (None, ())}
+
+
+def _task(name: str | None, labels: tuple[str, ...], rows: RawSplits) -> Task | None:
+    """The task to check rows with; ``None`` where nobody names one."""
+    if name is None:
         return None
     answers = [row.answer for row in (*rows.labelled, *rows.validation, *rows.test) if row.answer is not None]
-    return open_task(task_type, TASKS.get(task_type).complete({"labels": labels} if labels else {}, answers))
+    return open_task(name, task_class(name).complete({"labels": labels} if labels else {}, answers))

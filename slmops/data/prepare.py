@@ -19,7 +19,7 @@ from slmops.errors import DataError
 from slmops.files import read_json, read_jsonl, write_json, write_jsonl
 
 CheckAnswer = Callable[[Row], str | None]
-"""A task's check of a labelled row: why its answer cannot be used, or ``None``."""
+"""A task's check of a row: why its question or its answer, where it has one, cannot be used; or ``None``."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Prepared:
         validation: Rows with an answer, to choose by. Where nothing is labelled they come from the pool, without answers.
         test: Rows with an answer, to measure with.
         rejected: All rows set aside.
-        labels: The answers to choose from; ``None`` for free text.
+        labels: The answers to choose from; ``None`` for free text, which labels behind a reasoning are too.
     """
 
     train: list[Row]
@@ -89,6 +89,8 @@ def prepare(
     *,
     labels: Sequence[str] | None,
     check_answer: CheckAnswer,
+    normal_form: Callable[[Row], Row] = lambda row: row,
+    label_of: Callable[[Row], str] = lambda row: row.answer or "",
     seed: int,
     max_bad_share: float,
     validation_share: float,
@@ -105,7 +107,9 @@ def prepare(
     Args:
         source: Where the rows come from, or what was read there.
         labels: The labels of the task; ``None`` finds out whether the answers are labels.
-        check_answer: The task's check of labelled rows.
+        check_answer: The task's check of rows.
+        normal_form: Makes of a row that passed it one whose answer is in the task's normal form.
+        label_of: The label of a row, which may stand behind its reasoning.
         seed: For the splits.
         max_bad_share: Most bad rows, as a share of all.
         validation_share: Share of the labelled rows for validation where the source has none; 0 for no such split.
@@ -122,8 +126,8 @@ def prepare(
     total = len(rejected) + sum(len(rows) for rows in splits.values())
     for name in ("test", "validation"):
         splits[name] = _checked(splits[name], _unreal, rejected)
-    for name in ("test", "validation", "train"):
-        splits[name] = _checked(splits[name], check_answer, rejected)
+    for name, rows in splits.items():
+        splits[name] = [normal_form(row) for row in _checked(rows, check_answer, rejected)]
     _stop_if_too_many(rejected, total, max_bad_share)
     examined = (examine or _without_duplicates)(splits)
     splits = {**examined.splits}
@@ -134,17 +138,19 @@ def prepare(
         raise DataError(f"no {lost} row is left\n  {_summary(rejected)}", fix=f"give more rows; {REJECTED} has those set aside")
     answers = [row.answer or "" for name in ("train", "validation", "test") for row in splits[name]]
     known = tuple(labels) if labels is not None else tuple(sorted(set(answers))) if look_like_labels(answers) else None
+    stratum = label_of if known is not None else lambda row: ""
     train, pool, validation, test = splits["train"], splits["pool"], splits["validation"], splits["test"]
     labelled, alike = sum(row.made is None for row in train), examined.together
     if "test" not in given and test_share > 0:
-        test, train = _draw(train, round(labelled * test_share), "test", known, seed, alike)
+        test, train = _draw(train, round(labelled * test_share), "test", stratum, seed, alike)
     if "validation" not in given and validation_share > 0:
         if train:
-            validation, train = _draw(train, round(labelled * validation_share), "validation", known, seed, alike)
+            validation, train = _draw(train, round(labelled * validation_share), "validation", stratum, seed, alike)
         else:
-            validation, pool = _draw(pool, round(len(pool) * validation_share), "validation", None, seed, alike)
+            validation, pool = _draw(pool, round(len(pool) * validation_share), "validation", lambda row: "", seed, alike)
     train, pool = (_checked(rows, _drawn_from([*validation, *test], alike), rejected) for rows in (train, pool))
-    return Prepared(train, pool, validation, test, rejected, known)
+    counted = known is None or set(answers) <= set(known)
+    return Prepared(train, pool, validation, test, rejected, known if counted else None)
 
 
 def write(prepared: Prepared, folder: Path) -> None:
@@ -264,16 +270,16 @@ def _kinds(rejected: Iterable[Rejected]) -> list[tuple[str, int]]:
 
 
 def _draw(
-    rows: list[Row], count: int, name: str, labels: Sequence[str] | None, seed: int, alike: Mapping[str, str]
+    rows: list[Row], count: int, name: str, stratum: Callable[[Row], str], seed: int, alike: Mapping[str, str]
 ) -> tuple[list[Row], list[Row]]:
-    taken, _ = take_share(
-        [row for row in rows if row.made is None],
-        count=max(1, count),
-        key=question_key,
-        group=lambda row: row.answer or "" if labels is not None else "",
-        together=lambda row: alike.get(row.id, row.id),
-        seed=seed,
-    )
+    real = [row for row in rows if row.made is None]
+
+    def take(together: Callable[[Row], str] | None) -> tuple[list[Row], list[Row]]:
+        return take_share(real, count=max(1, count), key=question_key, group=stratum, together=together, seed=seed)
+
+    taken, _ = take(lambda row: alike.get(row.id, row.id))
+    if 2 * len(taken) < count:  # most rows are of one pattern: there is no split that keeps them together
+        taken, _ = take(None)
     if not taken:
         raise DataError(
             f"too few labelled rows ({len(rows)}) to set some aside for {name}",

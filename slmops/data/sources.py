@@ -21,7 +21,7 @@ from slmops.errors import ConfigError, DataError
 from slmops.files import digest, file_digest
 from slmops.registry import Entry, Registry
 
-__all__ = ["SOURCES", "Detected", "FilesSource", "RawSplits", "Rejected", "Source", "detect"]
+__all__ = ["SOURCES", "Detected", "FilesSource", "RawSplits", "Rejected", "Source", "detect", "look_at"]
 
 SOURCES = Registry(
     "source",
@@ -200,7 +200,16 @@ def detect(
     Raises:
         DataError: The file cannot be read, or its columns cannot be told apart.
     """
-    source = FilesSource(train=path, text_template=text_template, input_field=input_field, answer_field=answer_field)
+    return look_at(FilesSource(train=path, text_template=text_template, input_field=input_field, answer_field=answer_field))
+
+
+def look_at(source: FilesSource) -> Detected:
+    """What a source's training file was taken for.
+
+    Raises:
+        DataError: The file cannot be read, or its columns cannot be told apart.
+    """
+    path = source.train
     table, layout, labelled, unlabelled, rejected = read_rows(path, "train", source.columns())
     answers = [row.answer or "" for row in labelled]
     is_classification = look_like_labels(answers)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from slmops.data.quality.report import DataReport
 from slmops.evaluation import charts
 from slmops.evaluation.formats import DASH, percent, printable
 from slmops.evaluation.page import Figure, render_page
+from slmops.files import write_json, write_text
 
+REPORT, PAGE = "data-report.json", "data-report.html"
 _SPLIT_SERIES = {"train": "series-8", "pool": "series-7", "validation": "series-5", "test": "series-3"}
 _GOOD, _ASIDE = "series-5", "series-2"
 _MOST_BARS = 12
+
+
+def write_pages(report: DataReport, folder: Path) -> None:
+    """Write ``data-report.html`` and then ``data-report.json``."""
+    write_text(folder / PAGE, render_html(report))
+    write_json(folder / REPORT, report.as_dict())
 
 
 def render_html(report: DataReport) -> str:

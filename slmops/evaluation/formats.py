@@ -54,8 +54,8 @@ def figure(key: str, value: float | None, measure: Measure | None = None) -> str
 
 
 def inside(title: str) -> str:
-    """A title as it stands inside a sentence: ``macro F1``."""
-    return title[:1].lower() + title[1:]
+    """A title as it stands inside a sentence: ``macro F1``, but ``ROUGE-L``."""
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
 def signed(text: str, value: float) -> str:

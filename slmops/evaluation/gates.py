@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slmops.errors import ConfigError
-from slmops.evaluation.measures import MEASURES, measure_name
-from slmops.evaluation.stats import paired, wilson
+from slmops.evaluation.measures import measure_name
+from slmops.evaluation.stats import mean_interval, paired
 from slmops.evaluation.systems import System
 
 Verdict = Literal["passed", "failed", "INCONCLUSIVE"]
+_SHARE = "share_of_teacher"
 _FORM = re.compile(r"^\s*(\w+)\s*(>=|<=)\s*([0-9.eE+-]+)\s*(?:\*\s*([\w-]+))?\s*$")
 
 
@@ -45,10 +46,10 @@ class Gate:
         except ValueError as error:
             raise ConfigError(f"{factor!r} is not a number", where=f"gate {text!r}") from error
         measure = measure_name(name)
-        if measure == "share_of_teacher":  # the same as accuracy against the teacher, which is judged by rows
+        if measure == _SHARE:  # of the primary measure, against the teacher
             if row is not None:
                 raise ConfigError(f"{name} is relative already", where=f"gate {text!r}", fix=f"write '{name} {operator} {factor}'")
-            measure, row = "accuracy", "teacher"
+            row = "teacher"
         return cls(text, measure, ">=" if operator == ">=" else "<=", number, row)
 
 
@@ -72,10 +73,11 @@ def judge(gate: Gate, system: System, others: Mapping[str, System], confidence: 
         reference = others.get(gate.relative_to)
         if reference is None:
             raise ConfigError(f"no row {gate.relative_to!r}", where=f"gate {gate.text!r}", fix="rows: " + ", ".join(others))
-    if MEASURES[gate.measure].of_rows:
-        return _by_interval(gate, system, reference, confidence)
-    value = system.measures.get(gate.measure)
-    base = None if reference is None else reference.measures.get(gate.measure)
+    measure = system.primary_measure if gate.measure == _SHARE else gate.measure
+    if system.values(measure) is not None and (reference is None or reference.values(measure) is not None):
+        return _by_interval(gate, measure, system, reference, confidence)
+    value = system.measures.get(measure)
+    base = None if reference is None else reference.measures.get(measure)
     if value is None or (reference is not None and base is None):
         return GateResult(gate.text, "INCONCLUSIVE", "not measured")
     bound = gate.factor * (1.0 if base is None else base)
@@ -83,14 +85,15 @@ def judge(gate: Gate, system: System, others: Mapping[str, System], confidence: 
     return GateResult(gate.text, "passed" if holds else "failed", f"{value:.4g} against {bound:.4g}")
 
 
-def _by_interval(gate: Gate, system: System, reference: System | None, confidence: float) -> GateResult:
+def _by_interval(gate: Gate, measure: str, system: System, reference: System | None, confidence: float) -> GateResult:
+    own, value = system.values(measure) or (), system.measures[measure]
     if reference is not None:
-        difference = paired(system.correct, reference.correct, confidence, weight=gate.factor)
-        low, high = difference.interval
-        detail = f"{system.accuracy:.3f} against {gate.factor * reference.accuracy:.3f}, difference {low:+.3f} to {high:+.3f}"
+        low, high = paired(own, reference.values(measure) or (), confidence, weight=gate.factor).interval
+        bound = gate.factor * reference.measures[measure]
+        detail = f"{value:.3f} against {bound:.3f}, difference {low:+.3f} to {high:+.3f}"
     else:
-        low, high = (bound - gate.factor for bound in wilson(sum(system.correct), len(system.correct), confidence))
-        detail = f"{system.accuracy:.3f} [{low + gate.factor:.3f}, {high + gate.factor:.3f}] against {gate.factor:.3f}"
+        low, high = (end - gate.factor for end in mean_interval(own, confidence))
+        detail = f"{value:.3f} [{low + gate.factor:.3f}, {high + gate.factor:.3f}] against {gate.factor:.3f}"
     if gate.operator == "<=":
         low, high = -high, -low
     verdict: Verdict = "passed" if low >= 0 else "failed" if high < 0 else "INCONCLUSIVE"

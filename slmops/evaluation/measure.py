@@ -16,7 +16,7 @@ from typing import Any
 from slmops.config import Section
 from slmops.data.rows import Row
 from slmops.errors import SlmopsError
-from slmops.evaluation.systems import RESULT
+from slmops.evaluation.systems import RESULT, judged
 from slmops.files import read_json, read_jsonl, write_json
 from slmops.progress import progress, say
 
@@ -90,7 +90,8 @@ def _run(spec: MeasureSpec, folder: Path) -> None:
     if spec.runtime == TFIDF:
         from slmops.evaluation.baseline import TfidfBaseline
 
-        runtime = baseline = TfidfBaseline.fit([Row.from_dict(value) for value in read_jsonl(spec.model)])
+        labelled = [Row.from_dict(value) for value in read_jsonl(spec.model)]
+        runtime = baseline = TfidfBaseline.fit([row.with_answer(task.parse(str(row.answer))) for row in labelled])
         parameters = baseline.parameters
         prompts = [row.question for row in rows]
     else:
@@ -130,9 +131,7 @@ def _run(spec: MeasureSpec, folder: Path) -> None:
             "latencies_ms": [round(value, 3) for value in latencies],
             "requests_per_s_single": 1000 * len(latencies) / sum(latencies),
             "requests_per_s_batched": batched,
-            "quality": task.score(in_order, references),
-            "answers": in_order,
-            "correct": [int(task.correct(answer, reference)) for answer, reference in zip(in_order, references, strict=True)],
+            **judged(task, in_order, references),
         },
     )
 

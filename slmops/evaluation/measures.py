@@ -18,7 +18,8 @@ class Measure:
         better: Which way is better.
         help: How it is measured, in a sentence.
         aliases: Other names that gates accept.
-        of_rows: Whether it is a mean over test rows, so that it has an interval.
+        of_rows: What of each test row it is the mean of, which gives it an interval: whether the row is ``right``, or its
+            ``score``; empty for a measure of the whole set.
     """
 
     title: str
@@ -26,11 +27,11 @@ class Measure:
     better: Literal["higher", "lower"]
     help: str
     aliases: tuple[str, ...] = ()
-    of_rows: bool = False
+    of_rows: Literal["right", "score", ""] = ""
 
 
 MEASURES: dict[str, Measure] = {
-    "accuracy": Measure("Accuracy", "", "higher", "Share of test rows whose answer is the right label.", of_rows=True),
+    "accuracy": Measure("Accuracy", "", "higher", "Share of test rows whose answer is the right label.", of_rows="right"),
     "macro_f1": Measure("Macro F1", "", "higher", "F1 of each label, averaged over the labels of the test set."),
     "exact_match": Measure(
         "Exact match",
@@ -38,17 +39,26 @@ MEASURES: dict[str, Measure] = {
         "higher",
         "Share of test rows whose answer is the reference but for case, punctuation and articles.",
         ("em",),
-        True,
+        "right",
     ),
-    "numeric_match": Measure("Right numbers", "", "higher", "Share of test rows whose number is the right one.", of_rows=True),
+    "numeric_match": Measure("Right numbers", "", "higher", "Share of test rows whose number is the right one.", of_rows="right"),
     "token_f1": Measure(
-        "Token F1", "", "higher", "F1 of the words that answer and reference share, averaged over test rows (SQuAD)."
+        "Token F1",
+        "",
+        "higher",
+        "F1 of the words that answer and reference share (SQuAD), averaged over rows.",
+        of_rows="score",
     ),
     "rouge_l": Measure(
-        "ROUGE-L", "", "higher", "F of the longest common subsequence of words, averaged over test rows.", ("rougel", "rouge")
+        "ROUGE-L",
+        "",
+        "higher",
+        "F of the longest common subsequence of words, averaged over rows.",
+        ("rougel", "rouge"),
+        "score",
     ),
-    "rouge_1": Measure("ROUGE-1", "", "higher", "F of the words in common, averaged over test rows.", ("rouge1",)),
-    "rouge_2": Measure("ROUGE-2", "", "higher", "F of the pairs of words in common, averaged over test rows.", ("rouge2",)),
+    "rouge_1": Measure("ROUGE-1", "", "higher", "F of the words in common, averaged over rows.", ("rouge1",), "score"),
+    "rouge_2": Measure("ROUGE-2", "", "higher", "F of the pairs of words in common, averaged over rows.", ("rouge2",), "score"),
     "chrf": Measure(
         "chrF", "", "higher", "F of the character n-grams in common over the whole test set, from 0 to 1.", ("chrf_score",)
     ),
@@ -88,6 +98,13 @@ MEASURES: dict[str, Measure] = {
         "Cost per million", "", "lower", "Price of the machine-hours that a million requests take at that rate."
     ),
 }
+
+
+COSTS = (
+    *("parameters", "size_mb", "memory_mb", "process_mb"),
+    *("latency_p50_ms", "latency_p95_ms", "requests_per_s", "cost_per_million"),
+)
+"""Measures of what a model costs; those of the answers are a task's own."""
 
 
 def measure_name(name: str) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from slmops.evaluation.charts import difference_chart
+from slmops.evaluation.data_page import PAGE
 from slmops.evaluation.figures import confused_pairs, confusion, figures, series
 from slmops.evaluation.formats import figure, headline_value, inside, printable, signed
 from slmops.evaluation.page import render_page
@@ -57,6 +58,7 @@ def render_html(report: Mapping[str, Any]) -> str:
     return render_page(
         "report.html.j2",
         report=checked,
+        data_page=PAGE,
         headline_value=headline_value,
         figure=figure,
         signed=signed,

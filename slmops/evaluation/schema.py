@@ -124,6 +124,17 @@ class LabelCount(Part):
     test: int
 
 
+class DataQuality(Part):
+    """What the look at the data came to; the data report beside the report has all of it."""
+
+    read: int = Field(description="Rows read, usable or not")
+    good: int = Field(description="Rows that were used")
+    success: float = Field(description="Share of the rows without a fault of their own; duplicates and leaks have none")
+    duplicates: int = Field(description="Rows set aside as duplicates or near duplicates")
+    leaks: int = Field(description="Rows set aside because a held-out split has them")
+    notes: list[str] = Field(description="What a person should look at")
+
+
 class Data(Part):
     """What the models saw."""
 
@@ -131,6 +142,7 @@ class Data(Part):
     rejected: dict[str, int] = Field(description="Rows set aside, by reason")
     labels: list[LabelCount] = Field(description="Balance of the labels; empty for tasks without labels")
     overlap: int = Field(description="Test rows that also stand in train, pool or validation")
+    quality: DataQuality
 
 
 class Answers(Part):
@@ -188,6 +200,8 @@ class Disagreement(Part):
     expected: str
     teacher: str
     packaged: str
+    teacher_right: bool | None = Field(description="Null where answers are neither right nor wrong")
+    packaged_right: bool | None = Field(description="The same")
 
 
 class Stage(Part):

@@ -41,6 +41,13 @@ def wilson(successes: int, total: int, confidence: float) -> Interval:
     return (max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < total else 1.0)
 
 
+def mean_interval(values: Sequence[float], confidence: float) -> Interval:
+    """Interval of a mean over rows: Wilson's where every row is 0 or 1, else from the bootstrap."""
+    if all(value in (0, 1) for value in values):
+        return wilson(round(sum(values)), len(values), confidence)
+    return bootstrap_mean(np.asarray(values, dtype=np.float64), confidence)
+
+
 def paired(a: Sequence[float], b: Sequence[float], confidence: float, *, weight: float = 1.0) -> Difference:
     """Mean of ``a - weight * b`` over the same rows with a percentile bootstrap interval (Efron 1979), seeded.
 

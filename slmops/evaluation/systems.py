@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from slmops.artifact import Artifact
+from slmops.evaluation.measures import MEASURES
 from slmops.files import read_json
+from slmops.tasks.base import Task
 
 RESULT = "result.json"
 
@@ -23,6 +26,8 @@ class System:
         answers: The answer to each test row, as generated.
         correct: 1 where it is right, in the order of the test rows.
         latencies_ms: Times of single requests.
+        primary_measure: The task's measure that decides.
+        scores: That measure of each row by itself, in the order of the test rows.
     """
 
     name: str
@@ -32,11 +37,20 @@ class System:
     answers: tuple[str, ...]
     correct: tuple[int, ...]
     latencies_ms: tuple[float, ...]
+    primary_measure: str
+    scores: tuple[float, ...]
 
     @property
-    def accuracy(self) -> float:
-        """Share of right answers."""
-        return sum(self.correct) / len(self.correct)
+    def quality(self) -> float:
+        """The primary measure over all test rows."""
+        return self.measures[self.primary_measure]
+
+    def values(self, measure: str) -> tuple[float, ...] | None:
+        """What a measure is the mean of, row by row; ``None`` where it is a measure of the whole set, or not measured."""
+        of_rows = MEASURES[measure].of_rows if measure in self.measures else ""
+        if of_rows and measure == self.primary_measure:
+            return self.scores
+        return self.correct if of_rows == "right" else None
 
     @classmethod
     def load(cls, name: str, artifact: Artifact) -> System:
@@ -50,4 +64,24 @@ class System:
             answers=tuple(result["answers"]),
             correct=tuple(result["correct"]),
             latencies_ms=tuple(result["latencies_ms"]),
+            primary_measure=result["primary_measure"],
+            scores=tuple(result["scores"]),
         )
+
+
+def judged(task: Task, answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    """The part of ``RESULT`` that is about the answers: measures over all, and what each row counts for.
+
+    ``scores`` has the primary measure of each row by itself, which is 1 or 0 where an answer is right or wrong.
+    """
+    pairs = list(zip(answers, references, strict=True))
+    correct = [int(task.correct(answer, reference)) for answer, reference in pairs]
+    primary = task.primary_measure
+    right = MEASURES[primary].of_rows == "right"
+    return {
+        "quality": task.score(answers, references),
+        "answers": list(answers),
+        "correct": correct,
+        "primary_measure": primary,
+        "scores": correct if right else [task.score([answer], [reference])[primary] for answer, reference in pairs],
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _SHOWN = 3
@@ -31,7 +31,7 @@ class Parity:
         rows: Rows compared.
         template_equal: Whether every prompt is rendered to the same bytes.
         tokens_equal: Whether every prompt has the same token ids.
-        agreement: Share of equal answers.
+        agreement: Share of equal answers; of free answers, how alike they are on average.
         mismatches: A few rows that differ: prompt, reference's answer, candidate's answer.
     """
 
@@ -42,18 +42,25 @@ class Parity:
     mismatches: tuple[tuple[str, str, str], ...]
 
 
-def compare(reference: Side, candidate: Side) -> Parity:
-    """Compare two models on the same rows; answers are compared without outer white space."""
+def compare(reference: Side, candidate: Side, likeness: Callable[[str, str], float] = lambda left, right: 0.0) -> Parity:
+    """Compare two models on the same rows; answers are compared without outer white space.
+
+    Args:
+        reference: The model before its conversion.
+        candidate: The converted one.
+        likeness: How alike two answers are that are not equal, from 0 to 1.
+    """
     rows = len(reference.answers)
     different = [
         (prompt, left.strip(), right.strip())
         for prompt, left, right in zip(reference.prompts, reference.answers, candidate.answers, strict=True)
         if left.strip() != right.strip()
     ]
+    alike = rows - len(different) + sum(likeness(left, right) for _, left, right in different)
     return Parity(
         rows=rows,
         template_equal=list(reference.prompts) == list(candidate.prompts),
         tokens_equal=[list(ids) for ids in reference.tokens] == [list(ids) for ids in candidate.tokens],
-        agreement=1 - len(different) / rows if rows else 1.0,
+        agreement=alike / rows if rows else 1.0,
         mismatches=tuple(different[:_SHOWN]),
     )

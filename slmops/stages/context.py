@@ -11,7 +11,7 @@ from slmops.config import Recipe
 from slmops.data.chat import TextTemplate
 from slmops.data.rows import Row
 from slmops.files import read_json, read_jsonl
-from slmops.tasks.base import Task, open_task
+from slmops.tasks.base import Task, closed_labels, open_task
 from slmops.workspace import StageResult, Workspace
 
 if TYPE_CHECKING:
@@ -60,6 +60,12 @@ class Context:
         """The task's options, completed from the data."""
         options: Mapping[str, Any] = read_json(data.path / "task.json")
         return options
+
+    def has_labels(self, data: StageResult) -> bool:
+        """Whether answers are chosen from labels; while planning without the data, that is taken for granted."""
+        if not (data.path / "task.json").is_file():
+            return True
+        return closed_labels(self.task(data)) is not None
 
     def task(self, data: StageResult) -> Task:
         """The recipe's task."""

@@ -12,6 +12,7 @@ from slmops.data.rows import Row
 from slmops.files import read_json, size_bytes, write_json, write_jsonl
 from slmops.progress import say
 from slmops.stages.context import MODEL, Context, rows_of
+from slmops.tasks.base import closed_labels, rejection
 from slmops.workspace import Made, StageResult, link_or_copy
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def export_model(
             "threads": recipe.evaluation.threads,
             "max_new_tokens": recipe.answers.max_new_tokens,
         }
-        return StageKey(f"export.{name}.{scheme}", "candidate", 1, config, {"model": model.id, "reference": reference.id})
+        return StageKey(f"export.{name}.{scheme}", "candidate", 2, config, {"model": model.id, "reference": reference.id})
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.export.onnx import export_all
@@ -122,7 +123,7 @@ def package(context: Context, name: str, candidate: StageResult, data: StageResu
             task_type=recipe.task_type,
             chat_template=ChatTemplate.load(target),
             sampling=CardSampling(max_new_tokens=recipe.answers.max_new_tokens),
-            labels=tuple(context.task_options(data).get("labels", ())),
+            labels=closed_labels(context.task(data)) or (),
         )
         card.write(target)
         note = write_foundry_files(target, recipe.name)
@@ -150,6 +151,13 @@ def _generate(runtime: Runtime, prompts: Sequence[str], max_new_tokens: int) -> 
     return [found[index] for index in range(len(prompts))]
 
 
+def _likeness(task: Task, left: str, right: str) -> float:
+    """How alike two different answers are by the task's measure, where answers are free; labels are equal or not."""
+    if closed_labels(task) is not None or rejection(task, left) is not None:
+        return 0.0
+    return task.score([right], [left])[task.primary_measure]
+
+
 def _attempt(
     scheme: str, source: Path, target: Path, runtime: Runtime, reference: StageResult, task: Task, recipe: Recipe
 ) -> dict[str, Any]:
@@ -161,7 +169,7 @@ def _attempt(
     prompts, own = _prompts(source, rows), _prompts(target, rows)
     generations = _generate(runtime, own, recipe.answers.max_new_tokens)
     candidate = Side(own, [runtime.tokenize(prompt) for prompt in own], [found.text for found in generations])
-    found = compare(Side(prompts, known["tokens"], known["answers"]), candidate)
+    found = compare(Side(prompts, known["tokens"], known["answers"]), candidate, lambda left, right: _likeness(task, left, right))
     expected = [str(row.answer) for row in rows]
     before, after = (task.score(answers, expected)[task.primary_measure] for answers in (known["answers"], candidate.answers))
     problems = {

@@ -13,7 +13,7 @@ from slmops.data.rows import Message, Row
 from slmops.evaluation.systems import System
 from slmops.files import size_bytes, write_jsonl
 from slmops.stages.context import MODEL, Context, rows_of
-from slmops.tasks.base import Task
+from slmops.tasks.base import Task, task_key
 from slmops.workspace import Made, StageResult
 
 Turns = Callable[[Task, Row], Sequence[Message]]
@@ -87,13 +87,13 @@ def measure_model(
     section = recipe.evaluation
     config = {
         "runtime": runtime,
-        "task_type": recipe.task_type,
+        "task_type": task_key(recipe.task_type),
         "max_new_tokens": recipe.answers.max_new_tokens,
         **section.model_dump(mode="json", include={"latency_requests", "batch_size", "threads", "price_per_machine_hour"}),
         **({"asked": "as the task says"} if turns else {}),
     }
     parents = {"model": model.id, "data": data.id, **({"floor": floor.id} if floor else {})}
-    key = StageKey(f"measure.{name}", "measurement", 1, config, parents)
+    key = StageKey(f"measure.{name}", "measurement", 2, config, parents)
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.evaluation.measure import MeasureSpec, measure

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slmops.artifact import StageKey
 from slmops.data.rows import Row
-from slmops.evaluation.systems import RESULT
+from slmops.evaluation.systems import RESULT, judged
 from slmops.files import read_jsonl, write_json
 from slmops.progress import say
 from slmops.stages.answering import LABELLED, RunTeacher
@@ -85,16 +85,14 @@ def measure_answers(context: Context, teacher: RunTeacher, data: StageResult) ->
         answers = [one.raw for one in found.given]
         latencies = [1000 * one.outcome.reply.seconds for one in found.given if one.outcome.reply and one.outcome.reply.seconds]
         references = [str(row.answer) for row in rows]
-        correct = [int(task.correct(text, reference)) for text, reference in zip(answers, references, strict=True)]
         result = {
             "runtime": "outside",
             "precision": "unknown",
             "latencies_ms": [round(value, 3) for value in latencies],
-            "answers": answers,
-            "correct": correct,
+            **judged(task, answers, references),
         }
         write_json(folder / RESULT, result)
-        measures = {**task.score(answers, references), **_times(latencies), **_cost(teacher.spec, found)}
+        measures = {**result["quality"], **_times(latencies), **_cost(teacher.spec, found)}
         measured = not any(one.outcome.reason == NO_ANSWER for one in found.given)
         if not measured:
             say("  some test rows have no recorded answer, so the teacher is not measured")

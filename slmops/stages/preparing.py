@@ -1,20 +1,30 @@
-"""Data: rows read, checked, split; what cannot be used lies beside them with its reason."""
+"""Data: rows read, looked at, split; what cannot be used lies beside them with its reason, and a report on all of it."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slmops.artifact import StageKey
 from slmops.config import build, plugin
-from slmops.data.prepare import prepare, write
+from slmops.data.prepare import write
+from slmops.data.quality.check import check_source, check_success
 from slmops.data.rows import Row
 from slmops.data.sources import SOURCES, Source
 from slmops.errors import DataError
-from slmops.files import write_json
+from slmops.files import digest, file_digest, write_json
 from slmops.progress import say
-from slmops.stages.context import Context
-from slmops.tasks.base import open_task, problem, task_class, task_key
+from slmops.stages.context import Context, ModelAt
+from slmops.tasks.base import open_task, task_class, task_key
 from slmops.workspace import Made, StageResult
+
+if TYPE_CHECKING:
+    from slmops.data.templates import Template
+
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
+_TURN_TOKENS = 8
+_TEMPLATE_BYTES = 200
 
 
 def open_source(context: Context) -> Source:
@@ -29,8 +39,13 @@ def open_source(context: Context) -> Source:
     return source
 
 
-def prepare_data(context: Context) -> StageResult:
-    """The rows of a run in four files, and the task's options completed from them."""
+def prepare_data(context: Context, student: ModelAt) -> StageResult:
+    """The rows of a run in four files, those set aside, a report on both, and the task's options completed from the rows.
+
+    Args:
+        context: Of the run.
+        student: The model whose context questions must fit into.
+    """
     recipe = context.recipe
     section = recipe.data
     source = open_source(context)
@@ -39,22 +54,26 @@ def prepare_data(context: Context) -> StageResult:
         "task_type": task_key(recipe.task_type),
         "task": recipe.task,
         "seed": recipe.seed,
+        "max_length": recipe.export.max_length,
+        "max_new_tokens": recipe.answers.max_new_tokens,
+        **context.template_key,
     }
-    key = StageKey("data", "dataset", 1, config, {"source": source.fingerprint()})
+    key = StageKey("data", "dataset", 2, config, {"source": source.fingerprint(), "tokenizer": _tokenizer_id(student)})
 
     def make(folder: Path, work: Path) -> Made:
+        from slmops.evaluation.data_page import PAGE, write_pages
+
         model = task_class(recipe.task_type)
         raw = source.read()
         given = [str(row.answer) for rows in (raw.labelled, raw.validation, raw.test) for row in rows]
-        strict = open_task(recipe.task_type, model.complete(recipe.task, given)) if given else None
+        task = open_task(recipe.task_type, model.complete(recipe.task, given)) if given else None
 
-        def check(row: Row) -> str | None:
-            return problem(strict, row) if strict else None
-
-        prepared = prepare(
+        prepared, report = check_source(
             raw,
-            labels=recipe.task.get("labels"),
-            check_answer=check,
+            section.quality,
+            name=recipe.name,
+            task=task,
+            unfit=_Room(context, student).problem,
             seed=recipe.seed,
             max_bad_share=section.max_bad_share,
             validation_share=section.validation_share,
@@ -70,9 +89,38 @@ def prepare_data(context: Context) -> StageResult:
         options = model.complete(recipe.task, answers)
         open_task(recipe.task_type, options)
         write(prepared, folder)
+        write_pages(report, folder)
         write_json(folder / "task.json", options)
-        facts = prepared.facts()
+        check_success(report, section.quality.min_success, where=str(folder / PAGE))
+        facts = {**prepared.facts(), "quality": report.summary()}
         say("  rows: " + ", ".join(f"{name} {count}" for name, count in facts["rows"].items()))
         return Made(facts, seed=recipe.seed)
 
     return context.workspace.stage(key, make)
+
+
+def _tokenizer_id(student: ModelAt) -> str:
+    """What stands for a model's tokenizer, so that another student with the same one gets the same rows."""
+    files = [file for name in _TOKENIZER if (file := student.path / name).is_file()]
+    return digest([file_digest(file) for file in files]) if files else student.id
+
+
+class _Room:
+    """Whether a question and its answer fit into a model; the tokenizer is loaded when the first doubt comes."""
+
+    def __init__(self, context: Context, student: ModelAt) -> None:
+        self._context, self._student = context, student
+
+    def problem(self, row: Row) -> str | None:
+        """Why a row does not fit, or ``None``."""
+        section = self._context.recipe
+        most = section.export.max_length - section.answers.max_new_tokens
+        # No tokenizer makes more tokens than bytes; the template's own words are few.
+        if sum(len(turn["content"].encode()) + _TURN_TOKENS for turn in row.messages) + _TEMPLATE_BYTES <= most:
+            return None
+        length = len(self._template.prompt_ids(row))
+        return f"too long: the question has {length:,} tokens, and {most:,} fit beside an answer" if length > most else None
+
+    @cached_property
+    def _template(self) -> Template:
+        return self._context.template(self._student.path)

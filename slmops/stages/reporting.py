@@ -14,15 +14,17 @@ from slmops import __version__
 from slmops.artifact import StageKey
 from slmops.data.prepare import question_key
 from slmops.data.rows import Row
+from slmops.evaluation.formats import inside
 from slmops.evaluation.gates import GateResult, Verdict, overall
 from slmops.evaluation.measures import MEASURES
-from slmops.evaluation.stats import RESAMPLES, paired, wilson
+from slmops.evaluation.stats import RESAMPLES, mean_interval, paired
 from slmops.evaluation.systems import System
 from slmops.files import write_json, write_text
 from slmops.stages.context import Context, rows_of
 from slmops.stages.rows import ROWS, RowInfo
+from slmops.tasks.base import AnswerError, Task, closed_labels
 from slmops.teachers.facts import SUMS
-from slmops.workspace import Made, StageResult
+from slmops.workspace import Made, StageResult, link_or_copy
 
 _PAIRS = (
     ("distilled", "control"),
@@ -80,9 +82,9 @@ class Candidate:
         return overall(list(self.results))
 
     @property
-    def accuracy(self) -> float:
-        """As packaged; below every other where it could not be."""
-        return self.system.accuracy if self.system else -1.0
+    def quality(self) -> float:
+        """The primary measure as packaged; below every other where it could not be."""
+        return self.system.quality if self.system else -1.0
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,15 @@ def write_report(context: Context, comparison: Comparison, data: StageResult) ->
         **recipe.evaluation.model_dump(mode="json", include={"confidence", "targets"}),
     }
     parents = {stage: artifact.id for stage, artifact in workspace.artifacts.items()}
-    key = StageKey("report", "report", 1, config, parents)
+    key = StageKey("report", "report", 2, config, parents)
 
     def make(folder: Path, work: Path) -> Made:
+        from slmops.evaluation.data_page import PAGE, REPORT
         from slmops.evaluation.report import render_html
 
         report = build_report(context, comparison, data)
+        for name in (PAGE, REPORT):
+            link_or_copy(data.path / name, folder / name)
         write_text(folder / "report.html", render_html(report))
         write_json(folder / "report.json", report)
         return Made({"packaged": report["verdict"]["packaged"], "word": report["verdict"]["word"]})
@@ -129,6 +134,9 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
     teacher = systems.get("teacher")
     test = rows_of(data, "test")
     differences = [_difference(systems, a, b, confidence) for a, b in _PAIRS if a in systems and b in systems]
+    rows = [_row(info, systems[info.name], teacher, comparison, confidence) for info in ROWS if info.name in systems]
+    used = {name for row in rows for name in row["measures"]}
+    task = context.task(data)
     facts = data.facts
     return {
         "schema_version": 1,
@@ -138,13 +146,15 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         "code_version": __version__,
         "seed": recipe.seed,
         "machine": _machine(recipe.evaluation.threads),
-        "primary_measure": context.task(data).primary_measure,
+        "primary_measure": task.primary_measure,
         "test_rows": len(test),
         "confidence": confidence,
         "verdict": _verdict(comparison, systems, differences[0]),
-        "rows": [_row(info, systems[info.name], teacher, comparison, confidence) for info in ROWS if info.name in systems],
+        "rows": rows,
         "measures": {
-            name: {k: v for k, v in asdict(m).items() if k in ("title", "unit", "better", "help")} for name, m in MEASURES.items()
+            name: {k: v for k, v in asdict(m).items() if k in ("title", "unit", "better", "help")}
+            for name, m in MEASURES.items()
+            if name in used
         },
         "differences": differences,
         "headline": _headline(systems.get("packaged"), teacher, recipe.evaluation.targets),
@@ -157,6 +167,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             "rejected": facts["rejected"],
             "labels": [{"label": label, "train": n["train"], "test": n["test"]} for label, n in (facts["labels"] or {}).items()],
             "overlap": _overlap(data, test),
+            "quality": facts["quality"],
         },
         "answers": _answers([artifacts[name].manifest.facts for name in ("answers", "measure.teacher") if name in artifacts]),
         "training": [
@@ -164,8 +175,8 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             for name in ("teacher", "control", "answers-only", "distilled")
             if name in artifacts
         ],
-        "confusion": _confusion(systems, context, data),
-        "disagreements": _disagreements(systems, test),
+        "confusion": _confusion(systems, task, test),
+        "disagreements": _disagreements(systems, task, test),
         "stages": [
             {
                 "stage": stage,
@@ -186,8 +197,10 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
 
 
 def _row(info: RowInfo, system: System, teacher: System | None, comparison: Comparison, confidence: float) -> dict[str, Any]:
-    measures: dict[str, float | None] = {name: system.measures.get(name) for name in MEASURES}
+    told = {name for known in comparison.systems.values() for name in known.measures}
+    measures: dict[str, float | None] = {name: system.measures.get(name) for name in MEASURES if name in told}
     measures["share_of_teacher"] = _kept(system, teacher)
+    values = system.values(system.primary_measure)
     candidates = {candidate.name: candidate for candidate in comparison.candidates}
     judged = comparison.chosen if info.name == "packaged" else candidates.get(info.name)
     note = f"{info.note}: {judged.name}" if info.name == "packaged" and judged else info.note
@@ -198,7 +211,7 @@ def _row(info: RowInfo, system: System, teacher: System | None, comparison: Comp
         "runtime": system.runtime,
         "precision": system.precision,
         "measures": measures,
-        "intervals": {"accuracy": wilson(sum(system.correct), len(system.correct), confidence)},
+        "intervals": {system.primary_measure: mean_interval(values, confidence)} if values else {},
         "latencies_ms": list(system.latencies_ms),
         "gates": [asdict(result) for result in judged.results] if judged else [],
         "packaged": info.name == "packaged",
@@ -206,15 +219,17 @@ def _row(info: RowInfo, system: System, teacher: System | None, comparison: Comp
 
 
 def _difference(systems: Mapping[str, System], a: str, b: str, confidence: float) -> dict[str, Any]:
-    difference = paired(systems[a].correct, systems[b].correct, confidence)
+    measure = systems[a].primary_measure
+    difference = paired(systems[a].scores, systems[b].scores, confidence)
+    of_rows = "" if systems[a].values(measure) is not None else ", of the measure of each row by itself"
     return {
         "a": a,
         "b": b,
-        "measure": "accuracy",
+        "measure": measure,
         "difference": difference.value,
         "interval": difference.interval,
         "word": difference.word,
-        "method": f"paired bootstrap, {RESAMPLES:,} resamples",
+        "method": f"paired bootstrap, {RESAMPLES:,} resamples{of_rows}",
     }
 
 
@@ -226,7 +241,8 @@ def _verdict(comparison: Comparison, systems: Mapping[str, System], against_cont
         "worse": "Distillation is worse than plain fine-tuning",
         "INCONCLUSIVE": "Whether distillation beats plain fine-tuning cannot be told",
     }[word]
-    sentence = f"{said}: {points:+.1f} points of accuracy ({low:+.1f} to {high:+.1f})"
+    name = inside(MEASURES[against_control["measure"]].title)
+    sentence = f"{said}: {points:+.1f} points of {name} ({low:+.1f} to {high:+.1f})"
     chosen = comparison.chosen
     if chosen is None or chosen.system is None:
         reasons = "; ".join(
@@ -239,19 +255,20 @@ def _verdict(comparison: Comparison, systems: Mapping[str, System], against_cont
             "packaged": None,
             "why": f"No model passes the gates ({reasons}).",
         }
-    sentence += f". {_against_teacher(chosen.system, systems.get('teacher'))}"
+    sentence += f". {_against_teacher(chosen.system, systems.get('teacher'), name)}"
     passed = [r.gate for r in chosen.results]
-    why = f"{chosen.name} ({chosen.scheme}) is the most accurate model that passes " + (
+    most = "most accurate model" if name == "accuracy" else f"model with the highest {name}"
+    why = f"{chosen.name} ({chosen.scheme}) is the {most} that passes " + (
         f"all gates: {', '.join(passed)}." if passed else "(the recipe has no gates)."
     )
     return {"word": word, "sentence": sentence, "packaged": chosen.name, "why": why}
 
 
-def _against_teacher(packaged: System, teacher: System | None) -> str:
+def _against_teacher(packaged: System, teacher: System | None, measure: str) -> str:
     if teacher is None:
         return "Its teacher could not be measured on the test rows."
     kept, slow = _kept(packaged, teacher), teacher.measures.get("latency_p50_ms")
-    share = f"keeps {kept:.0%} of the teacher's accuracy" if kept is not None else "has a teacher that is never right"
+    share = f"keeps {kept:.0%} of the teacher's {measure}" if kept is not None else "has a teacher that is never right"
     faster = f" and answers {slow / packaged.measures['latency_p50_ms']:.1f} times as fast" if slow is not None else ""
     return f"What is packaged {share}{faster}."
 
@@ -278,8 +295,9 @@ def _headline(packaged: System | None, teacher: System | None, targets: Mapping[
     for what, (value, unit) in values.items():
         if what in targets:
             target = targets[what] * (100 if unit == "percent less" else 1)
+            shown = f"{inside(MEASURES[teacher.primary_measure].title)} kept" if teacher and what == "accuracy kept" else what
             headline.append(
-                {"what": what, "value": value, "target": target, "unit": unit, "reached": value is not None and value >= target}
+                {"what": shown, "value": value, "target": target, "unit": unit, "reached": value is not None and value >= target}
             )
     return headline
 
@@ -311,23 +329,35 @@ def _training(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _confusion(systems: Mapping[str, System], context: Context, data: StageResult) -> dict[str, Any] | None:
-    labels = list(context.task_options(data).get("labels", ()))
-    name = "packaged" if "packaged" in systems else "distilled"
-    if not labels:
+def _confusion(systems: Mapping[str, System], task: Task, test: Sequence[Row]) -> dict[str, Any] | None:
+    """Counts of answers by expected label; ``None`` for free answers."""
+    labels = closed_labels(task)
+    if labels is None:
         return None
-    other = "(no label)"
-    shown = [*labels, other]
-    place = {label.casefold(): index for index, label in enumerate(labels)}
+    name = _best(systems)
+    shown = [*labels, "(no label)"]
     matrix = [[0] * len(shown) for _ in shown]
-    for row, answer in zip(rows_of(data, "test"), systems[name].answers, strict=True):
-        matrix[place[str(row.answer).casefold()]][place.get(answer.strip().casefold(), len(labels))] += 1
+    for row, answer in zip(test, systems[name].answers, strict=True):
+        expected, found = _label(task, str(row.answer)), _label(task, answer)
+        matrix[shown.index(str(expected))][shown.index(found) if found is not None else len(labels)] += 1
     return {"row": name, "labels": shown, "matrix": matrix}
 
 
+def _label(task: Task, text: str) -> str | None:
+    try:
+        return task.parse(text)
+    except AnswerError:
+        return None
+
+
+def _best(systems: Mapping[str, System]) -> str:
+    """The row that is shown by itself."""
+    return "packaged" if "packaged" in systems else "distilled"
+
+
 def _kept(system: System, teacher: System | None) -> float | None:
-    """Share of the teacher's accuracy; unknown where the teacher is never right, or not measured."""
-    return system.accuracy / teacher.accuracy if teacher is not None and teacher.accuracy else None
+    """Share of the teacher's primary measure; unknown where the teacher's is zero, or not measured."""
+    return system.quality / teacher.quality if teacher is not None and teacher.quality else None
 
 
 def _overlap(data: StageResult, test: Sequence[Row]) -> int:
@@ -336,15 +366,22 @@ def _overlap(data: StageResult, test: Sequence[Row]) -> int:
     return sum(question_key(row) in seen for row in test)
 
 
-def _disagreements(systems: Mapping[str, System], test: Sequence[Row]) -> list[dict[str, str]]:
-    name = "packaged" if "packaged" in systems else "distilled"
-    teacher, ours = systems.get("teacher"), systems[name]
+def _disagreements(systems: Mapping[str, System], task: Task, test: Sequence[Row]) -> list[dict[str, Any]]:
+    teacher, ours = systems.get("teacher"), systems[_best(systems)]
     if teacher is None:
         return []
+    judged = MEASURES[task.primary_measure].of_rows == "right"
     found = [
-        {"question": row.question, "expected": str(row.answer), "teacher": t.strip(), "packaged": p.strip()}
-        for row, t, p in zip(test, teacher.answers, ours.answers, strict=True)
-        if t.strip().casefold() != p.strip().casefold()
+        {
+            "question": row.question,
+            "expected": str(row.answer),
+            "teacher": teacher.answers[at].strip(),
+            "packaged": ours.answers[at].strip(),
+            "teacher_right": bool(teacher.correct[at]) if judged else None,
+            "packaged_right": bool(ours.correct[at]) if judged else None,
+        }
+        for at, row in enumerate(test)
+        if teacher.answers[at].strip().casefold() != ours.answers[at].strip().casefold()
     ]
     return found[:_SHOWN_DISAGREEMENTS]
 
@@ -355,8 +392,8 @@ def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageRes
         f"{len(comparison.candidates)} candidates; the best of several is flattered a little by the choice.",
         "One training seed: the intervals hold for other test rows, not for other seeds.",
     ]
-    tfidf, packaged = systems["tfidf"], systems.get("packaged")
-    if packaged is not None and tfidf.accuracy >= packaged.accuracy:
+    tfidf, packaged = systems.get("tfidf"), systems.get("packaged")
+    if tfidf is not None and packaged is not None and tfidf.quality >= packaged.quality:
         notes.append(
             "TF-IDF with logistic regression is at least as accurate as what is packaged: this task may not need a language model."
         )
@@ -367,7 +404,7 @@ def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageRes
     for candidate in comparison.candidates:
         if candidate is not comparison.chosen:
             failed = [f"{r.gate} ({r.detail})" for r in candidate.results if r.verdict != "passed"]
-            reason = f"does not pass {'; '.join(failed)}" if failed else "passes the gates and is not more accurate"
+            reason = f"does not pass {'; '.join(failed)}" if failed else "passes the gates and is not better"
             notes.append(f"Not packaged: {candidate.name} {reason}.")
         note = candidate.bundle.facts.get("foundry_note") if candidate.bundle and candidate is comparison.chosen else None
         if note:

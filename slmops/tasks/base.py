@@ -133,6 +133,19 @@ def open_task(name: str, options: Mapping[str, Any]) -> Task:
     return task
 
 
+def closed_labels(task: Task) -> tuple[str, ...] | None:
+    """The answers that a task chooses from; ``None`` where answers are free."""
+    labels = task.answer_schema.get("enum")
+    return tuple(map(str, labels)) if labels else None
+
+
+def normal_row(task: Task, row: Row) -> Row:
+    """A row with its label in the normal form; one with a free answer, or with reasoning before the label, as it is."""
+    if row.answer is None or closed_labels(task) is None or task.rationale(row.answer):
+        return row
+    return row.with_answer(task.parse(row.answer))
+
+
 def rejection(task: Task, answer: str) -> str | None:
     """Why a text is no valid answer, or ``None`` if it is one."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,9 @@ class Prompted(Section):
             task's text. Tasks fill slots such as ``{labels}``.
         examples: Solved examples that the teacher sees before the row.
     """
+
+    any_language: ClassVar[bool] = False
+    """Whether an answer may be in another language than the question."""
 
     system_prompt: str | None = Field(None, description="What the teacher is told first; left out: the row's, else the task's")
     examples: tuple[Example, ...] = Field((), description="Solved examples in the teacher's prompt")

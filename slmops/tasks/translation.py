@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ class Translation(Prompted):
         bleu_tokenizer: How BLEU splits words (sacrebleu's names); ``zh`` for Chinese, ``char`` where words have no spaces.
         assertions: What must hold for a translation.
     """
+
+    any_language: ClassVar[bool] = True
 
     source_language: str | None = Field(None, description="Name of the language of the questions")
     target_language: str = Field("English", min_length=2, description="Name of the language of the answers")

@@ -14,17 +14,18 @@ from filelock import FileLock
 from pydantic import Field
 
 from slmops.artifact import MANIFEST, WORK, Artifact, StageKey, complete, is_complete
+from slmops.config import QualitySection
 from slmops.data.quality.answers import answer_problem
+from slmops.data.quality.check import for_task
 from slmops.data.quality.examine import examine
 from slmops.data.quality.fresh import not_fresh
 from slmops.data.quality.language import Languages
-from slmops.data.quality.options import QualityOptions
 from slmops.data.rows import Row
 from slmops.data.sources import FilesSource
 from slmops.errors import DataError, TeacherError
 from slmops.files import digest, file_digest, write_jsonl
 from slmops.progress import say
-from slmops.tasks.base import Task, open_task, problem, task_class, task_key
+from slmops.tasks.base import Task, closed_labels, open_task, problem, task_class, task_key
 from slmops.teachers.base import Answers, Outcome, Request, Teacher
 from slmops.teachers.facts import merged
 from slmops.teachers.meaning import changed
@@ -53,7 +54,7 @@ class AugmentOptions(TeacherOptions):
     validation_data: Path | None = Field(None, description="Rows that no new row may be like")
     test_data: Path | None = Field(None, description="The same")
     with_originals: bool = Field(False, description="Write the training rows too, before the new ones")
-    quality: QualityOptions = Field(QualityOptions(), description="Bounds of what is a good row and a new one")
+    quality: QualitySection = Field(QualitySection(), description="Bounds of what is a good row and a new one")
     max_new_tokens: int = Field(1024, ge=1, description="Longest reply in tokens; one that is cut gets up to four times as many")
     sampling_temperature: float = Field(0.7, ge=0, description="Softness of the sampling; 0: the likeliest reply")
     seed: int = Field(0, ge=0, description="Another one gives other texts and puts other seeds together")
@@ -94,7 +95,7 @@ class Augment:
 
     @cached_property
     def _languages(self) -> Languages:
-        return Languages()
+        return Languages(for_task(self.options.quality, self._loaded[0]).language or "prompt")
 
     @cached_property
     def _loaded(self) -> tuple[Task, _Rows]:
@@ -119,7 +120,7 @@ class Augment:
             else:
                 set_aside.append({**row.as_dict(), "reason": why})
         splits = {"test": read.test, "validation": read.validation, "train": usable}
-        examined, _ = examine(splits, options.quality, labels=getattr(task, "labels", None))
+        examined, _ = examine(splits, for_task(options.quality, task), labels=closed_labels(task))
         set_aside += [bad.as_dict() for bad in examined.rejected]
         sources = list({row.id: row for row in examined.splits["train"]}.values())
         held_out = [*examined.splits["test"], *examined.splits["validation"]]
@@ -216,14 +217,13 @@ class Augment:
     def _problem(self, new: NewRow) -> str | None:
         task, _ = self._loaded
         found = answer_problem(new.source.question, new.text, self.options.quality, self._languages) or problem(task, new.row)
-        if found or self.options.method == "seeds" or getattr(task, "labels", None):
+        if found or self.options.method == "seeds" or closed_labels(task):
             return found
         return changed(task, new.source, new.text)
 
     def _answer_problem(self, question: str, answer: str) -> str | None:
         """Why a free answer to a new question cannot be trained on; its language is the task's affair."""
-        any_language = self.options.quality.model_copy(update={"language": "any"})
-        return answer_problem(question, answer, any_language, self._languages)
+        return answer_problem(question, answer, self.options.quality, Languages("any"))
 
     def _write(self, new: Sequence[NewRow]) -> None:
         folder, (_, rows) = self.options.output_path, self._loaded
@@ -235,7 +235,7 @@ class Augment:
 
     def _facts(self, new: Sequence[NewRow]) -> dict[str, Any]:
         refused = [one.reason.partition(":")[0] for one in new if one.reason is not None]
-        labels = getattr(self._loaded[0], "labels", None)
+        labels = closed_labels(self._loaded[0])
         kept = [one.row for one in new if one.reason is None]
         return {
             "method": self.options.method,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,68 @@ def test_mistakes_end_with_2(
 ) -> None:
     assert call("--data", data, "-o", tmp_path / "out", *arguments) == 2
     assert problem in capsys.readouterr().err
+
+
+OWN = """
+from slmops.tasks.prompts import Prompted
+from slmops.tasks.base import AnswerError
+
+class Shout(Prompted):
+    @property
+    def primary_measure(self):
+        return "exact_match"
+
+    def parse(self, text):
+        if text != text.upper():
+            raise AnswerError("not loud: it has small letters")
+        return text
+
+    def score(self, answers, references):
+        return {"exact_match": 1.0}
+"""
+
+
+def test_every_task_type_has_its_check_under_any_of_its_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "shout.py"
+    own.write_text(OWN, encoding="utf-8")
+    for task_type, good, bad, reason in (
+        ("NLU-QA", "B", "none of them", "not a choice"),
+        ("NLI", "entailment", "maybe", "not a label"),
+        ("math", "42 apples", "many", "no number"),
+        (str(own), "LOUD", "quiet", "not loud"),
+    ):
+        file = tmp_path / "rows.jsonl"
+        rows = [{"question": f"what of {one} and {other}", "answer": good} for one, other in pairwise(WORDS)]
+        file.write_text("\n".join(json.dumps(row) for row in [*rows, {"question": "the last", "answer": bad}]), encoding="utf-8")
+        assert call("--data", file, "-o", tmp_path / "out", "--task_type", task_type, "--json", "--validation_share", 0) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert {item["kind"]: item["rows"] for item in report["aside"]} == {reason: 1}, task_type
+
+
+def test_columns_without_a_header_tags_and_reasoning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rows.tsv"
+    lines = [f"is the {one} red\tyes\ta {one} is red" for one in WORDS]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    names = ("--column_names", "question, answer, why", "--rationale_field", "why")
+    assert call("--data", file, "-o", tmp_path / "out", "--task_type", "qa", *names, "--json", "--near_duplicates", 1) == 0
+    assert json.loads(capsys.readouterr().out)["read"] == len(WORDS)
+    assert read_jsonl(tmp_path / "out" / "train.jsonl")[0]["answer"].endswith("\nAnswer: yes")
+
+
+def test_too_few_good_rows_end_with_2_and_leave_the_report(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--data", data, "-o", tmp_path / "out", "--labels", "a,c", "--min_success", "0.9") == 2
+    said = capsys.readouterr().err
+    assert "fewer than the 90.0% asked for" in said
+    assert str(tmp_path / "out" / "data-report.html") in said
+    assert (tmp_path / "out" / "data-report.html").is_file()
+
+
+def test_a_real_file_of_each_of_azures_kinds_works_as_it_is(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, rows in (("nli", 256), ("nlu_qa", 256), ("math", 42)):
+        file = shared_data / "azure_distillation" / f"validation_{kind}.jsonl"
+        assert call("--data", file, "-o", tmp_path / kind, "--task_type", kind.upper(), "--json") == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["read"], report["success"]) == (rows, 1.0)
+        assert report["rows"]["pool"] >= 0.95 * rows

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from slmops.config import QualitySection
 from slmops.data.quality.language import Languages
-from slmops.data.quality.options import QualityOptions
 from slmops.data.quality.refusals import refusal
 from slmops.data.quality.repetition import cut_off, loop
 
 _SHOWN = 60
 
 
-def answer_problem(question: str, answer: str, options: QualityOptions, languages: Languages) -> str | None:
+def answer_problem(question: str, answer: str, options: QualitySection, languages: Languages) -> str | None:
     """Why a free-text answer cannot be trained on, or ``None``; the text before the colon is the kind of reason.
 
     Args:
         question: What was asked.
         answer: What was answered.
         options: Bounds.
-        languages: Tells languages; kept between calls.
+        languages: Tells languages, and which is wanted; kept between calls.
     """
     if not answer.strip():
         return "empty answer"
@@ -29,7 +29,7 @@ def answer_problem(question: str, answer: str, options: QualityOptions, language
         return f"repetition: {shown(words)}"
     if why := cut_off(answer):
         return f"cut off: {why}"
-    return languages.mismatch(question, answer, options.language)
+    return languages.mismatch(question, answer)
 
 
 def shown(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from slmops.config import QualitySection
 from slmops.data.columns import look_like_labels
 from slmops.data.personal_data import by_pattern
 from slmops.data.prepare import Examined, question_key, reject
@@ -15,8 +16,7 @@ from slmops.data.quality.answers import answer_problem
 from slmops.data.quality.balance import over_represented
 from slmops.data.quality.language import Languages
 from slmops.data.quality.leakage import Overlap
-from slmops.data.quality.near import Groups, NearIndex, compared_text, same_numbers
-from slmops.data.quality.options import QualityOptions
+from slmops.data.quality.near import EqualIndex, Groups, NearIndex, compared_text, same_numbers
 from slmops.data.rows import Row
 from slmops.data.sources import Rejected
 from slmops.progress import Advance, progress
@@ -47,9 +47,10 @@ class Findings:
 
 def examine(
     splits: Mapping[str, Sequence[Row]],
-    options: QualityOptions,
+    options: QualitySection,
     *,
     labels: Sequence[str] | None = None,
+    unfit: Callable[[Row], str | None] = lambda row: None,
     answers: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> tuple[Examined, Findings]:
@@ -62,12 +63,13 @@ def examine(
         splits: Rows by split, in the order of rank: a row that stands in several splits stays in the first.
         options: Bounds.
         labels: The labels to choose from; ``None`` finds out whether the answers are labels.
+        unfit: Why a model cannot take a row, or ``None``.
         answers: More answers to rows, by their id: those of several teachers.
         seed: For the choice of rows where labels are balanced.
     """
     everything = [row for rows in splits.values() for row in rows]
     free = labels is None and not look_like_labels([row.answer for row in everything if row.answer is not None])
-    run = _Pass(options, answers or {}, seed)
+    run = _Pass(options, unfit, answers or {}, seed)
     with progress("checks of single rows", len(everything), "rows") as advance:
         kept = {name: run.sound(_counted(rows, advance), free=free) for name, rows in splits.items()}
     kept = run.without_equal(kept)
@@ -80,9 +82,15 @@ def examine(
 
 
 class _Pass:
-    def __init__(self, options: QualityOptions, answers: Mapping[str, Sequence[str]], seed: int) -> None:
-        self.options, self.answers, self.seed = options, answers, seed
-        self.languages = Languages()
+    def __init__(
+        self,
+        options: QualitySection,
+        unfit: Callable[[Row], str | None],
+        answers: Mapping[str, Sequence[str]],
+        seed: int,
+    ) -> None:
+        self.options, self.unfit, self.answers, self.seed = options, unfit, answers, seed
+        self.languages = Languages(options.language or "prompt")
         self.rejected: list[Rejected] = []
         self.findings = Findings()
         self.groups = Groups()
@@ -97,6 +105,8 @@ class _Pass:
             characters = sum(len(turn["content"]) for turn in row.messages)
             if characters > self.options.longest:
                 return f"too long: the question has {characters:,} characters"
+            if reason := self.unfit(row):
+                return reason
             if row.answer is None or not free:
                 return None
             return answer_problem(row.question, row.answer, self.options, self.languages)
@@ -132,12 +142,18 @@ class _Pass:
         return kept
 
     def without_alike(self, splits: Mapping[str, Sequence[Row]], advance: Advance) -> dict[str, list[Row]]:
-        """Without the near duplicates that have the same answer and the same numbers."""
+        """Without the near duplicates that have the same answer and the same numbers.
+
+        Inside a held-out split all of them stay: what is measured with is not thinned out.
+        """
         places = [(name, row) for name, rows in splits.items() for row in rows]
-        index = NearIndex([row for _, row in places], self.options.near_duplicates)
+        everything = [row for _, row in places]
+        threshold = self.options.near_duplicates
+        index = EqualIndex(everything) if threshold is None else NearIndex(everything, threshold)
         kept: dict[str, list[Row]] = {name: [] for name in splits}
         for at, (name, row) in enumerate(_counted(places, advance)):
             found = [(*places[other], share) for other, share in index.similar(at)]
+            found = [item for item in found if item[0] != name or name not in HELD_OUT]
             same = next((item for item in found if _same_answer(row, item[1]) and same_numbers(row, item[1])), None)
             if same is not None:
                 self._set_aside(row, self._alike(row, name, *same))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from slmops.config import QualitySection
 from slmops.data.prepare import question_key
 from slmops.data.quality.leakage import Overlap
-from slmops.data.quality.near import NearIndex
-from slmops.data.quality.options import QualityOptions
+from slmops.data.quality.near import EqualIndex, NearIndex
 from slmops.data.rows import Row
 
 
 def not_fresh(
-    new: Sequence[Row], known: Sequence[Row], held_out: Sequence[Row], options: QualityOptions | None = None
+    new: Sequence[Row], known: Sequence[Row], held_out: Sequence[Row], options: QualitySection | None = None
 ) -> list[str | None]:
     """Why each new row adds nothing or gives something away, else ``None``; of two that are alike the first one stays.
 
@@ -24,10 +24,11 @@ def not_fresh(
         held_out: Validation and test rows.
         options: Bounds of likeness.
     """
-    options = options or QualityOptions()
+    options = options or QualitySection()
     there = [*held_out, *known]
     everything = [*there, *new]
-    index = NearIndex(everything, options.near_duplicates)
+    threshold = options.near_duplicates
+    index = EqualIndex(everything) if threshold is None else NearIndex(everything, threshold)
     places: dict[str, int] = {}
     for place, row in enumerate(there):
         places.setdefault(question_key(row), place)

@@ -14,11 +14,14 @@ from typing import Any
 
 from slmops.data.prepare import normal
 from slmops.data.rows import Row
+from slmops.errors import MissingExtraError
 
 _SHINGLE = 5
 _PERMUTATIONS = 128
 _SCHEME = "affine32"
 _MOST_CANDIDATES = 200
+_LARGEST_THRESHOLD = 0.95
+"""Of the search for candidates, which needs several bands; the true index decides."""
 _LEAST_ROWS_FOR_COMMON = 50
 _COMMON_SHARE = 0.2
 _LEAST_SHINGLES = 8
@@ -32,16 +35,22 @@ class NearIndex:
     Args:
         rows: All rows that will be asked for; an index into them stands for a row.
         threshold: Least Jaccard index, 0 to 1.
+
+    Raises:
+        MissingExtraError: datasketch is not installed.
     """
 
     def __init__(self, rows: Sequence[Row], threshold: float) -> None:
-        from datasketch import MinHashLSH
+        try:
+            from datasketch import MinHashLSH
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("datasketch", "quality", without="near_duplicates: null finds equal words alone") from error
 
         self._threshold = threshold
         self._numbers: dict[str, int] = {}
         self._hashes: list[int] = []
         self._shingles = self._without_common([self._of(compared_text(row)) for row in rows])
-        self._lsh: Any = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+        self._lsh: Any = MinHashLSH(threshold=min(threshold, _LARGEST_THRESHOLD), num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
         self._sketches: dict[int, Any] = {}
         self._permutations: Any = None
 
@@ -83,6 +92,26 @@ class NearIndex:
             sketch.update_batch([self._hashes[number] for number in self._shingles[index]])
             self._sketches[index] = sketch
         return self._sketches[index]
+
+
+class EqualIndex:
+    """Finds the rows added before that have the same words as another one: the floor below :class:`NearIndex`.
+
+    Args:
+        rows: All rows that will be asked for; an index into them stands for a row.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._texts = [compared_text(row) for row in rows]
+        self._with: dict[str, list[int]] = {}
+
+    def similar(self, index: int) -> list[tuple[int, float]]:
+        """Added rows with the same words, each with the Jaccard index 1."""
+        return [(other, 1.0) for other in self._with.get(self._texts[index], ())]
+
+    def add(self, index: int) -> None:
+        """Make a row one that others can be like."""
+        self._with.setdefault(self._texts[index], []).append(index)
 
 
 def compared_text(row: Row) -> str:

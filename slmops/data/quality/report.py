@@ -22,6 +22,8 @@ _SHOWN = 400
 _QUANTILES = 41
 _MOST_LABELS_NAMED = 8
 _LEAST_AT_ONE_LENGTH = 10
+_NO_FAULT = ("duplicate", "near duplicate", "leak", "balanced")
+"""Kinds of reasons that say nothing against a row but that another one is there."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class DataReport:
     Args:
         name: Of the data.
         read: Rows read, usable or not.
+        success: Share of them that have no fault of their own; duplicates, leaks and rows left out for balance have none.
         rows: Good rows by split.
         aside: Rows set aside by kind of reason, most first.
         leaks: Rows set aside because a held-out split has them: held-out split, split they were in, rows.
@@ -66,6 +69,7 @@ class DataReport:
 
     name: str
     read: int
+    success: float
     rows: Mapping[str, int]
     aside: tuple[Aside, ...]
     leaks: tuple[tuple[str, str, int], ...]
@@ -88,6 +92,17 @@ class DataReport:
         """Rows set aside for a kind of reason."""
         return sum(item.rows for item in self.aside if item.kind == kind)
 
+    def summary(self) -> dict[str, Any]:
+        """A few figures for the report of a run."""
+        return {
+            "read": self.read,
+            "good": self.good,
+            "success": self.success,
+            "duplicates": sum(self.count(kind) for kind in ("duplicate", "near duplicate")),
+            "leaks": sum(rows for _, _, rows in self.leaks),
+            "notes": list(self.notes),
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
@@ -107,9 +122,12 @@ def describe(name: str, prepared: Prepared, findings: Findings) -> DataReport:
     free = prepared.labels is None
     counts = Counter(str(row.answer) for row in prepared.train)
     found = findings.agreement
+    read = len(good) + len(prepared.rejected)
+    faulty = sum(bad.kind not in _NO_FAULT for bad in prepared.rejected)
     return DataReport(
         name=name,
-        read=len(good) + len(prepared.rejected),
+        read=read,
+        success=1 - faulty / read if read else 1.0,
         rows={split: len(rows[split]) for split in SPLITS},
         aside=_aside(prepared.rejected),
         leaks=tuple((held_out, split, count) for (held_out, split), count in findings.leaks.most_common()),
@@ -171,7 +189,7 @@ def _notes(prepared: Prepared, findings: Findings, counts: Counter[str]) -> Iter
     if findings.alike:
         yield (
             f"{findings.alike:,} pairs of questions are nearly the same but have other answers or other numbers. They stay, "
-            "never in two splits that are drawn here; look whether the labels are right."
+            "in one split where splits are drawn and not most rows are of one pattern; look whether the labels are right."
         )
     if findings.agreement is not None and findings.agreement.questions > findings.agreement.unanimous:
         apart = findings.agreement.questions - findings.agreement.unanimous

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slmops.data.prepare import Prepared, load, prepare, question_key, write
+from slmops.data.prepare import Examined, Prepared, load, prepare, question_key, write
 from slmops.data.rows import Row
 from slmops.data.sources import FilesSource, RawSplits, Rejected
 from slmops.errors import DataError
@@ -64,7 +65,7 @@ def labelled(count: int, labels: str = "abcd") -> list[tuple[str, str]]:
 
 def test_answers_that_the_task_refuses_are_set_aside() -> None:
     source = Given(train=[("a", "x"), ("b", "wrong")], test=[("c", "wrong"), ("d", "x")], pool=["e"])
-    result = prepared(source, check_answer=lambda row: None if row.answer == "x" else "no label: " + row.answer, max_bad_share=0.5)
+    result = prepared(source, check_answer=lambda row: "no label: wrong" if row.answer == "wrong" else None, max_bad_share=0.5)
     assert (questions(result.train), questions(result.test), questions(result.pool)) == (["a"], ["d"], ["e"])
     assert [(bad.origin, bad.reason) for bad in result.rejected] == [("test:1", "no label: wrong"), ("train:2", "no label: wrong")]
     assert json.loads(result.rejected[0].raw) == {"messages": [{"role": "user", "content": "c"}], "answer": "wrong"}
@@ -74,7 +75,7 @@ def test_too_many_bad_rows_stop_with_reasons_places_and_the_flag() -> None:
     bad = [Rejected(f"train.jsonl:{line}", f"broken JSON: at column {line}", "{") for line in range(1, 8)]
     source = Given(train=[("a", "x"), ("b", "wrong")], pool=["c"], rejected=bad)
     with pytest.raises(DataError) as raised:
-        prepared(source, check_answer=lambda row: None if row.answer == "x" else "no label: wrong", max_bad_share=0.5)
+        prepared(source, check_answer=lambda row: None if row.answer in ("x", None) else "no label: wrong", max_bad_share=0.5)
     assert str(raised.value) == (
         "data: 8 of 10 rows are bad (80.0%), more than the 50.0% allowed\n"
         "  7 × broken JSON, 1 × no label\n"
@@ -330,3 +331,14 @@ def test_real_intents_do_not_leak_from_test_into_train(shared_data: Path) -> Non
     assert not test & {question_key(row) for row in result.train + result.validation}
     assert result.labels is not None
     assert len(result.labels) == 77
+
+
+def test_rows_of_one_pattern_are_split_all_the_same() -> None:
+    rows = [Row.of(question, answer) for question, answer in labelled(40)]
+
+    def examine(splits: Mapping[str, Sequence[Row]]) -> Examined:
+        kept = {name: list(found) for name, found in splits.items()}
+        return Examined(kept, [], {row.id: f"the group of {row.answer}" for row in rows})
+
+    result = prepared(RawSplits(rows, [], [], []), examine=examine, validation_share=0.2)
+    assert Counter(row.answer for row in result.validation) == {"a": 2, "b": 2, "c": 2, "d": 2}

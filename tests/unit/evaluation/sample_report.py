@@ -109,6 +109,14 @@ def sample_report() -> dict[str, Any]:
                 {"label": label, "train": 5 + index % 2, "test": 22 + index % 3 - index % 2} for index, label in enumerate(LABELS)
             ],
             "overlap": 0,
+            "quality": {
+                "read": 1762,
+                "good": 1756,
+                "success": 0.9966,
+                "duplicates": 0,
+                "leaks": 0,
+                "notes": ["Few: a."],
+            },
         },
         "answers": {
             "answered": 1348,
@@ -130,7 +138,14 @@ def sample_report() -> dict[str, Any]:
         ],
         "confusion": {"row": "packaged", "labels": list(LABELS), "matrix": _matrix(chance)},
         "disagreements": [
-            {"question": text, "expected": LABELS[expected], "teacher": LABELS[teacher], "packaged": LABELS[packaged]}
+            {
+                "question": text,
+                "expected": LABELS[expected],
+                "teacher": LABELS[teacher],
+                "packaged": LABELS[packaged],
+                "teacher_right": teacher == expected,
+                "packaged_right": packaged == expected,
+            }
             for text, expected, teacher, packaged in _QUESTIONS
         ],
         "stages": _stages(),

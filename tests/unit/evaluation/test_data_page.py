@@ -15,6 +15,7 @@ def sample(**changes: Any) -> DataReport:
     values: dict[str, Any] = {
         "name": "train.jsonl",
         "read": 1464,
+        "success": 0.986,
         "rows": {"train": 971, "pool": 0, "validation": 172, "test": 0},
         "aside": (
             Aside(

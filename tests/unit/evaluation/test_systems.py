@@ -12,13 +12,28 @@ from slmops.files import write_json
 
 
 def test_a_measurement_is_read_under_the_name_of_its_row(tmp_path: Path) -> None:
-    result = {"runtime": "torch", "precision": "float32", "answers": ["a", "b"], "correct": [1, 0], "latencies_ms": [2.5]}
+    measures = {"exact_match": 0.5, "token_f1": 0.7, "bleu": 12.0}
+    result = {
+        "runtime": "torch",
+        "precision": "float32",
+        "answers": ["a", "b"],
+        "correct": [1, 0],
+        "latencies_ms": [2.5],
+        "primary_measure": "token_f1",
+        "scores": [1.0, 0.4],
+    }
     write_json(tmp_path / RESULT, result)
-    artifact = complete(tmp_path, StageKey("measure.x", "measurement", 1, {}), started=0, measures={"size_mb": 3.0})
-    assert System.load("distilled", artifact) == System(
-        "distilled", "torch", "float32", {"size_mb": 3.0}, ("a", "b"), (1, 0), (2.5,)
+    artifact = complete(
+        tmp_path,
+        StageKey("measure.x", "measurement", 1, {}),
+        started=0,
+        measures=(measures := {"exact_match": 0.5, "token_f1": 0.7, "bleu": 12.0}),
     )
-    assert System.load("distilled", artifact).accuracy == 0.5
+    system = System.load("distilled", artifact)
+    assert system == System("distilled", "torch", "float32", measures, ("a", "b"), (1, 0), (2.5,), "token_f1", (1.0, 0.4))
+    assert system.quality == 0.7
+    assert (system.values("token_f1"), system.values("exact_match")) == ((1.0, 0.4), (1, 0))
+    assert (system.values("bleu"), system.values("accuracy")) == (None, None)
 
 
 def test_a_measure_goes_by_its_name_and_its_aliases() -> None:

@@ -50,8 +50,13 @@ def context(tmp_path: Path, tiny_model: Path) -> Any:
     return make
 
 
+def prepare(context: Context) -> StageResult:
+    student = Path(str(context.recipe.student.model))
+    return prepare_data(context, ModelAt(student, str(student)))
+
+
 def answered(context: Context) -> tuple[RunTeacher, StageResult, StageResult]:
-    teacher, data = RunTeacher(context, None), prepare_data(context)
+    teacher, data = RunTeacher(context, None), prepare(context)
     return teacher, data, answer(context, teacher, data)
 
 
@@ -73,7 +78,7 @@ def test_an_endpoint_answers_the_rows_and_is_measured_on_the_test_rows(context: 
     line = read_jsonl(answers.path / "answers.jsonl")[0]
     assert (line["teacher"], line["gold"], line["answer"]) == ("m", None, line["teacher_answer"])
     system = System.load("teacher", measured.artifact)
-    assert system.accuracy == system.measures["accuracy"] == pytest.approx(1 - 3 / 40)
+    assert system.quality == system.measures["accuracy"] == pytest.approx(1 - 3 / 40)
     assert 0 < system.measures["latency_p50_ms"] < 5000
     assert 0 < system.measures["cost_per_million"] < 1000
     assert "memory_mb" not in system.measures
@@ -89,9 +94,9 @@ def test_the_test_rows_gold_answers_choose_nothing(context: Any) -> None:
 
     with FaultServer(answer=every_label_in_turn) as server:
         run = context({**api(server), "combine": {"name": "best-of-n", "n": 4}})
-        measured = measure_answers(run, RunTeacher(run, None), prepare_data(run))
+        measured = measure_answers(run, RunTeacher(run, None), prepare(run))
     assert server.paid == 160
-    assert System.load("teacher", measured.artifact).accuracy < 0.6  # one of the four draws is right every time
+    assert System.load("teacher", measured.artifact).quality < 0.6  # one of the four draws is right every time
 
 
 @pytest.mark.parametrize(("source", "rows", "labels"), [("gold", 32, {None}), ("agree", 29, {None}), ("teacher", 32, {"refund"})])

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from slmops.config import QualitySection
 from slmops.data.prepare import Prepared, question_key
-from slmops.data.quality.check import check_source
+from slmops.data.quality.check import check_source, check_success
 from slmops.data.quality.examine import Findings, examine
-from slmops.data.quality.options import QualityOptions
 from slmops.data.quality.report import DataReport
 from slmops.data.rows import Row
 from slmops.data.sources import FilesSource, Source
+from slmops.errors import DataError
+from slmops.tasks.base import open_task
 
 pytest.importorskip("datasketch", reason="the pass needs the extra quality")
 pytest.importorskip("py3langid", reason="the pass needs the extra quality")
@@ -37,7 +39,7 @@ def looked_at(
     **splits: Any,
 ) -> tuple[dict[str, list[str]], list[tuple[str, str]], Findings]:
     given = {name: rows(name, *splits.get(name, ())) for name in ("test", "validation", "train", "pool")}
-    examined, findings = examine(given, QualityOptions(**(options or {})), labels=labels, answers=answers)
+    examined, findings = examine(given, QualitySection(**(options or {})), labels=labels, answers=answers)
     kept = {name: [row.origin for row in found] for name, found in examined.splits.items() if found}
     return kept, [(bad.origin, bad.reason) for bad in examined.rejected], findings
 
@@ -75,6 +77,20 @@ def test_near_duplicates_go_only_with_the_same_answer_and_the_same_numbers() -> 
     assert kept == {"train": ["train:1", "train:3", "train:4"]}
     assert [(origin, reason[:17]) for origin, reason in rejected] == [("train:2", "near duplicate: 0")]
     assert findings.alike == 2
+
+
+def test_near_duplicates_inside_a_held_out_split_are_measured_with() -> None:
+    question = "what can I do if my card still has not arrived after two weeks of waiting"
+    test = [(question, "x"), (question + " now", "x"), (question + "!", "x")]
+    kept, rejected, _ = looked_at(test=test, train=[(question + " sir", "x"), ("another one", "y")], labels=["x", "y"])
+    assert kept == {"test": ["test:1", "test:2"], "train": ["train:2"]}
+    assert [origin for origin, _ in rejected] == ["test:3", "train:1"]
+
+
+def test_equal_words_alone_are_found_without_a_threshold() -> None:
+    train = [("is my card - the new one - lost", "x"), ("Is my card the new one lost?", "x"), ("is my card the old one lost", "x")]
+    kept, _, _ = looked_at(train=train, labels=["x", "y"], options={"near_duplicates": None})
+    assert kept == {"train": ["train:1", "train:3"]}
 
 
 def test_what_is_held_out_does_not_stay_in_training() -> None:
@@ -159,14 +175,17 @@ def test_the_pass_counts_languages_and_personal_data() -> None:
 def checked(source: Source, **options: Any) -> tuple[Prepared, DataReport]:
     defaults: dict[str, Any] = {
         "name": "data",
-        "labels": None,
-        "check_answer": lambda row: None,
+        "task": None,
         "seed": 0,
         "max_bad_share": 1.0,
         "validation_share": 0.15,
         "test_share": 0.0,
     }
-    return check_source(source, QualityOptions(), **{**defaults, **options})
+    return check_source(source, QualitySection(), **{**defaults, **options})
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
 
 
 def given(folder: Path, items: list[dict[str, Any]]) -> FilesSource:
@@ -220,6 +239,46 @@ def test_the_report_counts_what_the_file_holds(tmp_path: Path) -> None:
     texts = json.dumps(report.as_dict())
     assert "[EMAIL_1]" in texts
     assert "eve@example.org" not in texts
+
+
+def test_labels_behind_a_reasoning_are_stratified(tmp_path: Path) -> None:
+    letters = "ABC"
+    items = [{"text": f"which of these {n}", "answer": f"Since {n} fits.\nAnswer: {letters[n % 3]}"} for n in range(60)]
+    task = open_task("qa", {"choices": list(letters)})
+    prepared, _ = checked(given(tmp_path, items), task=task, validation_share=0.2)
+    assert Counter(task.parse(str(row.answer)) for row in prepared.validation) == {"A": 4, "B": 4, "C": 4}
+    assert prepared.labels is None
+
+
+def test_labels_take_their_normal_form(tmp_path: Path) -> None:
+    items = [{"text": f"say {n}", "label": ("Refund.", "refund", "delivery")[n % 3]} for n in range(30)]
+    task = open_task("classification", {"labels": ["refund", "delivery"]})
+    prepared, report = checked(given(tmp_path, items), task=task, validation_share=0.0)
+    assert Counter(row.answer for row in prepared.train) == {"refund": 20, "delivery": 10}
+    assert report.labels is not None
+    assert report.labels["refund"]["train"] == 20
+
+
+def test_a_turn_out_of_order_is_set_aside(tmp_path: Path) -> None:
+    good = [turn("user", "hello"), turn("assistant", "hi, what can I do"), turn("user", "a tea"), turn("assistant", "sure")]
+    bad = [turn("user", "hello"), turn("user", "hello?"), turn("assistant", "sure")]
+    waiting = [turn("assistant", "hi"), turn("user", "a coffee please")]
+    source = given(tmp_path, [{"messages": good}, {"messages": bad}, {"messages": waiting}])
+    prepared, report = checked(source, task=open_task("conversation", {}), validation_share=0.0)
+    assert (len(prepared.train), len(prepared.pool)) == (1, 0)
+    assert [bad.reason for bad in prepared.rejected] == [
+        "turns: turn 2 is the user's where the assistant's is due",
+        "turns: turn 1 is the assistant's where the user's is due",
+    ]
+    assert report.success == pytest.approx(1 / 3)
+    with pytest.raises(DataError, match=r"only 33.3% of 3 rows are good, fewer than the 70.0% asked for \(2 × turns\)"):
+        check_success(report, 0.7, where="data-report.html")
+    check_success(report, 0.3, where="data-report.html")
+
+
+def test_duplicates_are_no_fault(tmp_path: Path) -> None:
+    _, report = checked(given(tmp_path, [{"text": "the same", "label": "a"}] * 20), validation_share=0.0)
+    assert (report.good, report.success) == (1, 1.0)
 
 
 # ---- real data

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from slmops.data.quality.language import Languages
+from slmops.data.quality.language import Languages, _model
+from slmops.errors import MissingExtraError
 
 pytest.importorskip("py3langid", reason="languages need the extra quality")
 
@@ -36,21 +39,30 @@ def test_a_language_is_told_where_the_text_is_long_enough(languages: Languages, 
 
 
 def test_an_answer_in_another_language_is_wrong(languages: Languages) -> None:
-    assert languages.mismatch(ENGLISH, GERMAN, "prompt") == "language: the answer is in 'de', expected is 'en'"
-    assert languages.mismatch(ENGLISH, ENGLISH, "prompt") is None
-    assert languages.mismatch(GERMAN, FRENCH, "prompt") is not None
+    assert languages.mismatch(ENGLISH, GERMAN) == "language: the answer is in 'de', expected is 'en'"
+    assert languages.mismatch(ENGLISH, ENGLISH) is None
+    assert languages.mismatch(GERMAN, FRENCH) is not None
 
 
 def test_a_question_that_names_a_language_may_be_answered_in_it(languages: Languages) -> None:
-    assert languages.mismatch(f"Translate this, please: {ENGLISH}", GERMAN, "prompt") is None
-    assert languages.mismatch(f"{ENGLISH} Answer in German.", GERMAN, "prompt") is None
+    assert languages.mismatch(f"Translate this, please: {ENGLISH}", GERMAN) is None
+    assert languages.mismatch(f"{ENGLISH} Answer in German.", GERMAN) is None
 
 
-def test_the_language_can_be_named_or_left_open(languages: Languages) -> None:
-    assert languages.mismatch(ENGLISH, GERMAN, "de") is None
-    assert languages.mismatch(GERMAN, ENGLISH, "de") == "language: the answer is in 'en', expected is 'de'"
-    assert languages.mismatch(ENGLISH, GERMAN, "any") is None
+def test_the_language_can_be_named_or_left_open() -> None:
+    german, any_language = Languages("de"), Languages("any")
+    assert german.mismatch(ENGLISH, GERMAN) is None
+    assert german.mismatch(GERMAN, ENGLISH) == "language: the answer is in 'en', expected is 'de'"
+    assert any_language.mismatch(ENGLISH, GERMAN) is None
+
+
+def test_without_the_package_languages_are_left_open_or_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    _model.cache_clear()
+    assert Languages("any").of(ENGLISH) is None
+    with pytest.raises(MissingExtraError, match=r"slmops\[quality\].*any"):
+        Languages().of(ENGLISH)
 
 
 def test_short_answers_are_not_judged(languages: Languages) -> None:
-    assert languages.mismatch(ENGLISH, "Rendez-vous demain", "prompt") is None
+    assert languages.mismatch(ENGLISH, "Rendez-vous demain") is None

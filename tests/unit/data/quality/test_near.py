@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 
 from slmops.data.quality.leakage import Overlap
-from slmops.data.quality.near import Groups, NearIndex, compared_text, jaccard, same_numbers
+from slmops.data.quality.near import EqualIndex, Groups, NearIndex, compared_text, jaccard, same_numbers
 from slmops.data.rows import Row
+from slmops.errors import MissingExtraError
 
 pytest.importorskip("datasketch", reason="near duplicates need the extra quality")
 
@@ -115,3 +117,13 @@ def test_a_short_text_inside_a_longer_one_says_nothing() -> None:
 def test_what_many_rows_share_is_no_leak() -> None:
     training = [Row.of(f"{SOURCE} question {n}: who spoke") for n in range(10)]
     assert Overlap([Row.of(f"{SOURCE} what was said")], training).most(training[0]) is None
+
+
+def test_without_the_extra_equal_words_are_found_or_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Row.of("My card - it's lost!"), Row.of("my card it s lost"), Row.of("my card is lost")]
+    index = EqualIndex(rows)
+    index.add(0)
+    assert (index.similar(1), index.similar(2)) == ([(0, 1.0)], [])
+    monkeypatch.setitem(sys.modules, "datasketch", None)
+    with pytest.raises(MissingExtraError, match=r"slmops\[quality\].*near_duplicates: null"):
+        NearIndex(rows, 0.8)
