@@ -185,7 +185,7 @@ def _choices(recipe: Recipe, teacher: ResolvedModel | Pending | None, student: R
         fetched = f" ({teacher.source})" if teacher is not None else ""
     tuned = f", tuned for {recipe.teacher.tune.epochs:g} epochs on the labelled rows" if recipe.teacher.tune else ""
     names = [member.model for member in spec_of(recipe.teacher).members]
-    learns = "answers and signals" if teacher is not None else "answers"
+    learns = "answers and signals" if teacher is not None or _gives_signals(spec_of(recipe.teacher)) else "answers"
     return (
         f"Teacher: {', '.join(names)}{fetched}{tuned}. Student: {student.reference}, {shape}, "
         f"trained for {recipe.training.epochs:g} epochs on the teacher's {learns}."

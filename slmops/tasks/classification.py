@@ -16,7 +16,7 @@ from slmops.tasks.prompts import Prompted
 class Classification(Prompted):
     """Route, tag or judge a text with one of a list of labels.
 
-    The teacher is asked the row alone unless there is a ``system_prompt`` (``{labels}`` stands for the labels).
+    In a ``system_prompt``, ``{labels}`` stands for the labels, one a line.
 
     Args:
         labels: The valid answers. Case, outer white space and a closing full stop of an answer do not matter.
@@ -48,6 +48,10 @@ class Classification(Prompted):
     def complete(cls, options: Mapping[str, Any], answers: Sequence[str]) -> dict[str, Any]:
         """Without ``labels``, the valid answers are those that occur in the data."""
         return dict(options) if options.get("labels") else {**options, "labels": labels_of(answers)}
+
+    def own_prompt(self) -> str:
+        """What the teacher is told where neither recipe nor row says it."""
+        return "Answer with one of these labels alone:\n{labels}"
 
     def slots(self) -> Mapping[str, str]:
         """``{labels}``: the labels, one a line."""

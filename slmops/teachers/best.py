@@ -49,7 +49,7 @@ class BestOfN(Section):
             judge=bench.teacher if bench else None,
             draws=self.n,
             temperature=self.sampling_temperature,
-            choosing_plans=bench.plans if bench else lambda requests: [],
+            choosing_plans=bench.plans if bench else lambda requests, answers: [],
         )
 
 

@@ -21,7 +21,7 @@ from slmops.teachers.combiners import Tools
 from slmops.teachers.facts import merged
 from slmops.teachers.panel import Ballots, Candidate, Choice, Panel, first, groups, open_seats
 from slmops.teachers.plan import RequestPlan
-from slmops.teachers.replies import AskParams
+from slmops.teachers.replies import CHARACTERS_A_TOKEN, AskParams
 from slmops.teachers.spec import Member
 
 _TOLD = (
@@ -99,7 +99,8 @@ class Bench:
             asked = [place for place in range(len(ballots)) if place not in named]
             if not asked or stopped:
                 break
-            found = self.teacher.ask([self._request(ballots[place][0], shown[place], attempt) for place in asked], work)
+            questions = [self._ask(ballots[place][0], [str(one.answer) for one in shown[place]], attempt) for place in asked]
+            found = self.teacher.ask(questions, work)
             parts.append(dict(found.facts))
             stopped = found.stopped
             for place, outcome in zip(asked, found.outcomes, strict=True):
@@ -112,9 +113,13 @@ class Bench:
         chosen = [named[place] if place in named else first(candidates) for place, (_, candidates) in enumerate(ballots)]
         return Choice(chosen, merged(parts) if parts else None, stopped, {"unjudged": len(unnamed)})
 
-    def plans(self, requests: Sequence[Request]) -> list[RequestPlan]:
-        """What judging every row may cost, if it is asked once."""
-        return self.teacher.plans([self._request(request, [], 0) for request in requests])
+    def plans(self, requests: Sequence[Request], answers: int) -> list[RequestPlan]:
+        """What it may cost to judge so many answers to every row, each of half the allowed length, once."""
+        asked = []
+        for request in requests:
+            typical = "x" * round(request.params.max_new_tokens / 2 * CHARACTERS_A_TOKEN)
+            asked.append(self._ask(request, [typical] * answers, 0))
+        return self.teacher.plans(asked)
 
     def _shuffled(self, name: str, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The different valid answers."""
@@ -122,10 +127,10 @@ class Bench:
         random.Random(f"{self.judge.seed}:{name}").shuffle(different)
         return different
 
-    def _request(self, request: Request, shown: Sequence[Candidate], attempt: int) -> Request:
+    def _ask(self, request: Request, answers: Sequence[str], attempt: int) -> Request:
         temperature = _AGAIN_TEMPERATURE if attempt else 0.0
         params = AskParams(max_new_tokens=self.judge.max_new_tokens, temperature=temperature, draw=attempt)
-        return Request(request.id, question(request.messages, [str(one.answer) for one in shown], self.judge.rubric), params)
+        return Request(request.id, question(request.messages, answers, self.judge.rubric), params)
 
 
 def question(messages: Sequence[Message], answers: Sequence[str], rubric: str = RUBRIC) -> list[dict[str, str]]:

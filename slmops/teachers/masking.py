@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from slmops.data.personal_data import Finder
 from slmops.data.privacy import Masked, mask, open_finders
+from slmops.files import canonical
 from slmops.teachers.base import Outcome, Request
 
 INVENTED = "invented placeholder"
@@ -43,14 +44,21 @@ class MaskedRequests:
             MissingExtraError: What it needs is not installed.
         """
         opened: list[Finder] = open_finders(finders)
-        masked = [mask(request.messages, opened) if opened else Masked(tuple(request.messages), {}) for request in requests]
+        known: dict[str, Masked] = {}  # draws of one question have the same messages
+        masked = []
+        for request in requests:
+            key = canonical([dict(turn) for turn in request.messages])
+            if key not in known:
+                known[key] = mask(request.messages, opened) if opened else Masked(tuple(request.messages), {})
+            masked.append(known[key])
         sent = [replace(request, messages=one.messages, row=None) for request, one in zip(requests, masked, strict=True)]
         return cls(sent, masked)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many pieces were masked, by kind; a request counts a piece once."""
-        return dict(sum((Counter(one.counts) for one in self.masked), Counter()))
+        """How many pieces were masked, by kind; a question counts a piece once, however often it is asked."""
+        different = {id(one): one for one in self.masked}
+        return dict(sum((Counter(one.counts) for one in different.values()), Counter()))
 
     def restore(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Outcomes with the originals in place; an answer with a placeholder that stands for nothing is none."""

@@ -66,7 +66,7 @@ class Panel:
         judge: Who is asked to choose, if somebody is.
         draws: How often each member is asked; the first time as the request says.
         temperature: Softness of the sampling from the second time on.
-        choosing_plans: What choosing may cost.
+        choosing_plans: What choosing between so many answers may cost.
     """
 
     combine: str
@@ -77,7 +77,7 @@ class Panel:
     judge: Teacher | None = None
     draws: int = 1
     temperature: float = 0.0
-    choosing_plans: Callable[[Sequence[Request]], list[RequestPlan]] = lambda requests: []
+    choosing_plans: Callable[[Sequence[Request], int], list[RequestPlan]] = lambda requests, answers: []
 
     @property
     def name(self) -> str:
@@ -123,7 +123,8 @@ class Panel:
     def plans(self, requests: Sequence[Request]) -> list[RequestPlan]:
         """What the members, and choosing, may cost."""
         asked = self._drawn(requests)
-        return [*(plan for seat in self.seats for plan in seat.teacher.plans(asked)), *self.choosing_plans(requests)]
+        choosing = self.choosing_plans(requests, self.draws * len(self.seats))
+        return [*(plan for seat in self.seats for plan in seat.teacher.plans(asked)), *choosing]
 
     def _drawn(self, requests: Sequence[Request]) -> list[Request]:
         return [self._draw(request, number) for request in requests for number in range(self.draws)]

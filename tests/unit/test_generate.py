@@ -128,9 +128,9 @@ def test_without_a_key_nothing_starts(generate: Call) -> None:
 def test_the_cap_stops_and_a_higher_one_continues(generate: Call, tmp_path: Path) -> None:
     prices = ("teacher.price_input=10", "teacher.price_output=10", "--max_new_tokens", "4", "requests.max_concurrency=1")
     with FaultServer(answer=says) as server:
-        stopped = generate("--max_cost", "0.0003", *prices, server=server)
+        stopped = generate("--max_cost", "0.001", *prices, server=server)
         assert stopped.code == 2
-        assert "could exceed max_cost ($0.0003)" in stopped.err
+        assert "could exceed max_cost ($0.001)" in stopped.err
         assert "the same command continues" in stopped.err
         assert not (tmp_path / "answers" / "manifest.json").exists()
         assert 0 < len(read_jsonl(tmp_path / "answers" / "answers.jsonl")) < 4
@@ -212,6 +212,13 @@ def test_recorded_answers_are_a_teacher_too(generate: Call, tmp_path: Path) -> N
 
 
 # Several teachers, retries, labels
+
+
+def test_a_teacher_is_told_the_labels(generate: Call) -> None:
+    with FaultServer(answer=says) as server:
+        generate(server=server)
+    told = {"role": "system", "content": "Answer with one of these labels alone:\ndelivery\nrefund"}
+    assert [body["messages"][0] for body in server.bodies] == [told] * 5
 
 
 def test_several_teachers_vote(generate: Call, tmp_path: Path) -> None:

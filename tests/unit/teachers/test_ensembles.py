@@ -20,6 +20,7 @@ from slmops.teachers.base import Answers, Request, Teacher
 from slmops.teachers.catalogue import ApiOptions
 from slmops.teachers.combiners import COMBINERS, Combiner, Tools
 from slmops.teachers.opening import open_teacher
+from slmops.teachers.plan import total
 from slmops.teachers.replies import AskParams
 from slmops.teachers.requests import RequestOptions
 from slmops.teachers.spec import Member, Rule, TeacherSpec
@@ -290,6 +291,21 @@ def test_a_cap_holds_for_all_members_together(tmp_path: Path) -> None:
         answers = open_teacher(more, TASK, cache=tmp_path / "requests.sqlite").ask(requests, tmp_path)
         assert all(outcome.settled for outcome in answers.outcomes)
         assert (paid < 20, server.paid) == (True, 20)
+
+
+def test_judging_is_in_the_plan(tmp_path: Path) -> None:
+    judge = {"model": "gpt-4o", "max_new_tokens": 50}
+    seats = (Member(model="gpt-4"), Member(model="claude-3.5-sonnet"))
+    spec = TeacherSpec(members=seats, combine={"name": "judge", "judge": judge})
+    row = Row.of("x" * 400)
+    plans = open_teacher(spec, TASK, cache=tmp_path / "c").plans([Request(row.id, row.messages, AskParams(max_new_tokens=40), row)])
+    assert [(plan.teacher, plan.calls) for plan in plans] == [("gpt-4", 1), ("claude-3.5-sonnet", 1), ("gpt-4o", 1)]
+    assert plans[2].most_completion_tokens == 50
+    assert plans[2].prompt_tokens > plans[0].prompt_tokens + 2 * 20  # the question and two answers
+    whole = total(plans)
+    assert whole is not None
+    assert whole.cost == pytest.approx(sum(plan.cost or 0 for plan in plans))
+    assert whole.describe().count("\nterms ") == 3
 
 
 def test_a_mixture_is_between_its_members_and_their_own_where_one_has_all_the_weight(tmp_path: Path) -> None:

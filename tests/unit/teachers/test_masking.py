@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from slmops.config import build
 from slmops.data.rows import Row
 from slmops.tasks.generation import Generation
 from slmops.teachers.answered import Answered
 from slmops.teachers.asking import ask_rows
 from slmops.teachers.base import Request
-from slmops.teachers.catalogue import ApiOptions
 from slmops.teachers.masking import MaskedRequests, finder_names
 from slmops.teachers.opening import open_teacher
 from slmops.teachers.replies import AskParams
@@ -32,17 +32,21 @@ Ask = Callable[..., Answered]
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
-    def run(server: FaultServer, rows: Sequence[Row] = ROWS, *, retries: int = 0, **options: Any) -> Answered:
-        spec = TeacherSpec(members=(Member(model="m", api=ApiOptions(base_url=server.url)),), **options)
-        teacher = open_teacher(spec, Generation(), cache=tmp_path / "requests.sqlite")
+    def run(
+        server: FaultServer, rows: Sequence[Row] = ROWS, *, retries: int = 0, protocol: str = "openai", **options: Any
+    ) -> Answered:
+        address = server.url if protocol == "openai" else server.url.removesuffix("/v1")
+        member = build(Member, {"model": "m", "api": {"base_url": address, "protocol": protocol}}, where="test")
+        teacher = open_teacher(TeacherSpec(members=(member,), **options), Generation(), cache=tmp_path / "requests.sqlite")
         return ask_rows(teacher, rows, Generation(), AskParams(max_new_tokens=50), tmp_path, retries=retries, retry_temperature=0.5)
 
     return run
 
 
-def test_the_endpoint_sees_placeholders_and_the_answers_have_the_originals(ask: Ask, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+def test_the_endpoint_sees_placeholders_and_the_answers_have_the_originals(ask: Ask, tmp_path: Path, protocol: str) -> None:
     with FaultServer() as server:
-        answered = ask(server)
+        answered = ask(server, protocol=protocol)
     for secret in (EMAIL, PHONE, IBAN, "jane", "1234567", "0532013"):
         assert secret.encode() not in server.received
     assert b"Write to [EMAIL_1] or [EMAIL_1], please." in server.received
