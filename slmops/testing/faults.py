@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from slmops.errors import ResourceError
 from slmops.testing.wire import anthropic_body, error_body, openai_body, send, stream
 
 Answer = Callable[[Sequence[Mapping[str, str]]], str]
@@ -109,6 +110,7 @@ class FaultServer:
         self._times: Counter[str] = Counter()
         self._quiet = (0.0, 0.0)
         self._up = threading.Event()
+        self._taken: OSError | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     @property
@@ -119,6 +121,8 @@ class FaultServer:
     def __enter__(self) -> FaultServer:
         self._thread.start()
         self._up.wait()
+        if self._taken is not None:
+            raise ResourceError(f"port {self._port} cannot be used: {self._taken}", fix="choose another; 0 takes a free one")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,7 +131,12 @@ class FaultServer:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        try:
+            server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        except OSError as error:
+            self._taken = error
+            self._up.set()
+            return
         self._port = server.sockets[0].getsockname()[1]
         self._up.set()
         await self._stop.wait()

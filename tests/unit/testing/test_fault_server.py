@@ -7,6 +7,7 @@ import time
 import httpx
 import pytest
 
+from slmops.errors import ResourceError
 from slmops.testing.faults import Faults, FaultServer
 
 CLIENT = httpx.Client(timeout=5, trust_env=False)  # making one takes longer than a hundred requests
@@ -85,3 +86,10 @@ def test_a_wrong_key_and_a_wrong_address_are_refused() -> None:
 def test_a_fault_that_does_not_exist_is_refused() -> None:
     with pytest.raises(TypeError):
         Faults(earthquake=1.0)  # type: ignore[call-arg]
+
+
+def test_a_taken_port_is_an_error_and_no_wait_for_ever() -> None:
+    with FaultServer() as server:
+        port = int(server.url.rpartition(":")[2].removesuffix("/v1"))
+        with pytest.raises(ResourceError, match=f"port {port} cannot be used"):
+            FaultServer(port=port).__enter__()
