@@ -83,8 +83,9 @@ def choose_layout(table: Table, columns: Columns, *, needs_answer: bool = True, 
 def _choose(table: Table, columns: Columns, *, needs_answer: bool, like: Layout | None) -> Layout:
     """Decide what the columns of a file are.
 
-    In this order: what the user named; the layout of the train file (``like``), where its input fields are there; the
-    names in common use; where two columns of text are left, the one with few distinct short values is the answer.
+    In this order: what the user named (but for a pool of chat turns, which lacks it); the layout of the train file
+    (``like``), where its input fields are there; the names in common use; where two columns of text are left, the one with
+    few distinct short values is the answer.
 
     Args:
         table: The file.
@@ -104,8 +105,9 @@ def _choose(table: Table, columns: Columns, *, needs_answer: bool, like: Layout 
     answer = columns.answer
     if answer is not None and needs_answer:
         view.require([answer], "answer_field")
-    if columns.input is not None:
-        named = tuple(name.strip() for name in columns.input.split(","))
+    named = tuple(name.strip() for name in (columns.input or "").split(",") if name.strip())
+    turns_wait = not needs_answer and view.kinds.get("messages") == "a list"
+    if named and not (turns_wait and all(view.kind(name) is None for name in named)):
         view.require(named, "input_field")
         return view.layout(named, answer or view.answer(named), "as named by input_field")
     follows = like is not None and all(view.kind(name) for name in like.inputs)

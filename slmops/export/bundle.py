@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slmops.data.chat import ChatTemplate
+from slmops.errors import DataError
 from slmops.files import write_json
 
 _SLOT = "{Content}"
@@ -26,11 +27,21 @@ def write_foundry_files(folder: Path, name: str) -> str | None:
     """
     chat = ChatTemplate.load(folder)
     patterns = _patterns(chat)
-    wrong = [" + ".join(turn["role"] for turn in turns) for turns in _TURNS if _assembled(patterns, turns) != chat.render(turns)]
+    wrong = [
+        " + ".join(turn["role"] for turn in turns) for turns in _TURNS if _assembled(patterns, turns) != _rendered(chat, turns)
+    ]
     write_json(folder / "inference_model.json", {"Name": name, "PromptTemplate": patterns})
     if not wrong:
         return None
     return f"Foundry Local's turn-by-turn prompt cannot render this chat template exactly for: {', '.join(wrong)}"
+
+
+def _rendered(chat: ChatTemplate, turns: list[dict[str, str]]) -> str | None:
+    """The prompt as the template renders it; ``None`` where it refuses such turns, as a text template does."""
+    try:
+        return chat.render(turns)
+    except DataError:
+        return None
 
 
 def _assembled(patterns: dict[str, str], turns: list[dict[str, str]]) -> str:
@@ -42,11 +53,13 @@ def _assembled(patterns: dict[str, str], turns: list[dict[str, str]]) -> str:
 def _patterns(chat: ChatTemplate) -> dict[str, str]:
     """The text of one turn of each role, and of a whole prompt with one user turn."""
     prompt = chat.render([{"role": "user", "content": _SLOT}])
-    with_system = chat.render([{"role": "system", "content": "\x00"}, {"role": "user", "content": _SLOT}])
-    system_head, _, rest = with_system.partition("\x00")
-    longer = chat.render(
-        [{"role": "user", "content": "\x01"}, {"role": "assistant", "content": "\x02"}, {"role": "user", "content": "\x03"}]
+    with_system = _rendered(chat, [{"role": "system", "content": "\x00"}, {"role": "user", "content": _SLOT}])
+    longer = _rendered(
+        chat, [{"role": "user", "content": "\x01"}, {"role": "assistant", "content": "\x02"}, {"role": "user", "content": "\x03"}]
     )
+    if with_system is None or longer is None:
+        return {"system": "", "user": prompt, "assistant": "", "prompt": prompt}
+    system_head, _, rest = with_system.partition("\x00")
     after = longer.partition("\x02")[2]
     head = prompt.partition(_SLOT)[0]
     end_of_prompt = prompt.partition(_SLOT)[2]

@@ -1,15 +1,23 @@
-"""One finished run of the whole line on the tiny model, shared by the tests of this folder."""
+"""What the tests of this folder share: one finished run of the whole line on the tiny model, and a quick way to run others."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from slmops.evaluation import measure as measuring
+from slmops.export import onnx as converting
+from slmops.export.onnx import export_onnx
+from slmops.files import read_json
+from slmops.testing.tiny import save_tiny_model
 from tests.pipeline.tiny_line import write_recipe
 
 REFUSE_SOCKETS = """
@@ -73,3 +81,38 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     done = slmops("run", recipe, PYTHONPATH=str(guard), SLMOPS_TEST_SOCKETS=str(sockets))
     assert done.returncode == 0, done.stderr[-3000:]
     return Run(recipe, done.stdout, done.stderr, sockets)
+
+
+@pytest.fixture(scope="session")
+def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with room for real texts."""
+    return save_tiny_model(tmp_path_factory.mktemp("long-model"), context=2048)
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """A conversion that is made once for each number of layers: what it makes of weights is another test's matter."""
+    folder = tmp_path_factory.mktemp("converted")
+
+    def convert(source: Path, target: Path, scheme: str, *, max_length: int) -> None:
+        known = folder / str(read_json(source / "config.json")["num_hidden_layers"])
+        if not known.is_dir():
+            export_onnx(source, known, scheme, max_length=max_length)
+        shutil.copytree(known, target, dirs_exist_ok=True)
+        for file in (*source.glob("tokenizer*"), *source.glob("chat_template*")):
+            shutil.copy(file, target / file.name)
+
+    return convert
+
+
+@pytest.fixture
+def quick(converted: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure in this process and convert once: a process a model and a conversion a model would take most of the time."""
+
+    def here(spec: measuring.MeasureSpec, folder: Path) -> Any:
+        folder.mkdir(parents=True, exist_ok=True)
+        measuring._run(spec, folder)
+        return read_json(folder / measuring.RESULT)
+
+    monkeypatch.setattr(measuring, "measure", here)
+    monkeypatch.setattr(converting, "export_onnx", converted)

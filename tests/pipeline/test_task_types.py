@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slmops.config import load_recipe
-from slmops.evaluation import measure as measuring
 from slmops.evaluation.schema import parse_report
-from slmops.export import onnx as converting
-from slmops.export.onnx import export_onnx
 from slmops.files import read_json, read_jsonl, write_jsonl
 from slmops.pipeline import run
 from slmops.tasks.base import TASKS
 from tests.pipeline.tiny_line import write_recipe
 
 THINGS = ("apple", "bridge", "candle", "dragon", "engine", "forest", "garden", "hammer", "island", "jacket", "kettle", "ladder")
+BY_RECIPE_TOO = ("classification", "extraction", "generation", "qa")
+"""Task types that the recipes bring through the line in every test run; these runs are among the slow ones."""
+
 COUNTS = {"train": 10, "pool": 6, "validation": 4, "test": 6}
 
 
@@ -55,45 +53,23 @@ def write_rows(folder: Path, task_type: str) -> dict[str, str]:
     return files
 
 
-def here(spec: measuring.MeasureSpec, folder: Path) -> Any:
-    """Measure in this process: one process a model, as it is done in earnest, would take most of the test's time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    measuring._run(spec, folder)
-    return read_json(folder / measuring.RESULT)
-
-
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
-    """A conversion that is made once for each number of layers: what it makes of weights is another test's matter."""
-    folder = tmp_path_factory.mktemp("converted")
-
-    def convert(source: Path, target: Path, scheme: str, *, max_length: int) -> None:
-        known = folder / str(read_json(source / "config.json")["num_hidden_layers"])
-        if not known.is_dir():
-            export_onnx(source, known, scheme, max_length=128)
-        shutil.copytree(known, target, dirs_exist_ok=True)
-
-    return convert
-
-
-@pytest.mark.parametrize("task_type", TASKS.names())
-def test_a_task_type_runs_from_its_rows_to_its_package(
-    task_type: str, tmp_path: Path, tiny_model: Path, converted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measuring, "measure", here)
-    monkeypatch.setattr(converting, "export_onnx", converted)
+@pytest.mark.parametrize(
+    "task_type",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in BY_RECIPE_TOO else []) for name in TASKS.names()],
+)
+def test_a_task_type_runs_from_its_rows_to_its_package(task_type: str, tmp_path: Path, long_model: Path, quick: None) -> None:
     two_updates = {"learning_rate": 0.003, "max_steps": 2, "batch_size": 8}
     recipe = write_recipe(
         tmp_path,
-        tiny_model,
+        long_model,
         task_type=task_type,
         data={"source": {"name": "files", **write_rows(tmp_path / "rows", task_type)}},
-        teacher={"model": str(tiny_model), "tune": two_updates},
+        teacher={"model": str(long_model), "tune": two_updates},
         answers={"min_success": 0, "max_new_tokens": 4},
         signals={"k": 4},
         training={**two_updates, "objectives": [{"name": "cross_entropy"}, {"name": "forward_kl"}]},
         export={
-            "max_length": 128,
+            "max_length": 2048,
             "schemes": ["int4"],
             "teacher_schemes": ["int4"],
             "parity": {"rows": 4, "min_agreement": 0, "max_drop": 1},

@@ -281,3 +281,12 @@ def test_a_latin1_csv_file_keeps_the_rows_that_are_ascii(tmp_path: Path) -> None
     splits = read(tmp_path, "text,label\ncafé,a\ntea,b\n".encode("latin-1"), "train.csv")
     assert [row.question for row in splits.labelled] == ["tea"]
     assert [(bad.origin, bad.reason) for bad in splits.rejected] == [(f"{tmp_path / 'train.csv'}:2", NOT_UTF8)]
+
+
+def test_a_pool_of_chat_turns_does_without_the_columns_that_the_train_file_has(tmp_path: Path) -> None:
+    train = given(tmp_path, [{"q": {"stem": "2 + 2?"}, "a": "4"}, {"q": {"stem": "3 + 2?"}, "a": "5"}], "train.jsonl")
+    pool = given(tmp_path, [{"messages": [{"role": "user", "content": "2 + 3?"}]}], "pool.jsonl")
+    splits = FilesSource(train=train, pool=pool, input_field="q.stem", answer_field="a").read()
+    assert [row.question for row in splits.pool] == ["2 + 3?"]
+    with pytest.raises(DataError, match="there is no column 'a'"):
+        FilesSource(train=train, test=pool, input_field="q.stem", answer_field="a").read()

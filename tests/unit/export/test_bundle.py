@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slmops.data.chat import COMPACT_CHATML, PLAIN
+from slmops.data.chat import COMPACT_CHATML, PLAIN, TextTemplate
 from slmops.export.bundle import write_foundry_files
 from slmops.files import read_json, write_json, write_text
 
@@ -47,3 +47,11 @@ def test_a_template_that_adds_a_system_message_is_noted(folder):
     note, _ = bundle(folder, DEFAULT_SYSTEM)
     assert note is not None
     assert "system + user" in note
+
+
+def test_a_text_template_has_room_for_one_turn(folder):
+    note, written = bundle(folder, TextTemplate("{phrase} => {tone}").chat_template().jinja)
+    patterns = written["PromptTemplate"]
+    assert (patterns["prompt"], patterns["system"]) == ("{Content} =>", "")
+    assert note is not None
+    assert note.endswith("for: system + user, user + assistant + user")
