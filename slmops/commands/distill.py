@@ -77,7 +77,7 @@ def distill(
             "teacher": {"model": teacher, "tune": {"lora": {}, "epochs": _epochs(round(detected.rows * detected.labelled_share))}},
             "student": {"model": student, "layers": layers},
             "training": {"epochs": _epochs(detected.rows), "objectives": _OBJECTIVES},
-            "gates": gate or ["accuracy >= 0.92 * teacher"],
+            "gates": gate or ["share_of_teacher >= 0.92"],
         },
         where="distill",
     )
