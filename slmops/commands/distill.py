@@ -114,7 +114,7 @@ def distill(
     if local is not None or _gives_signals(spec):
         values["training"].setdefault("objectives", _OBJECTIVES)
     recorded = any(member.kind == "recorded" for member in spec.members)
-    values.setdefault("gates", gate or ([] if recorded else ["accuracy >= 0.92 * teacher"]))
+    values.setdefault("gates", gate or ([] if recorded else ["share_of_teacher >= 0.92"]))
     recipe = build(Recipe, values, where="distill")
     check_teacher(recipe)
     later = same and recipe.student.layers is None

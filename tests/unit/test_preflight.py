@@ -9,8 +9,13 @@ import pytest
 
 from slmops import preflight
 from slmops.config import Recipe, build
+from slmops.data.rows import Row
 from slmops.errors import ConfigError, MissingExtraError, ResourceError, UsageError
+from slmops.evaluation.gates import Gate
+from slmops.files import write_json, write_jsonl
 from slmops.models.resolve import resolve
+from slmops.stages.context import Context
+from slmops.workspace import StageResult, Workspace
 
 
 def recipe(tmp_path: Path, **changes: Any) -> Recipe:
@@ -50,6 +55,27 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(preflight, "find_spec", lambda name: None if name == "onnxruntime_genai" else object())
     with pytest.raises(MissingExtraError, match=r"slmops\[export\]"):
         preflight.check_extras(recipe(tmp_path))
+
+
+@pytest.mark.parametrize(("package", "option"), [("datasketch", {"near_duplicates": None}), ("py3langid", {"language": "any"})])
+def test_a_look_at_the_data_needs_its_extra_or_does_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, option: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None if name == package else object())
+    with pytest.raises(MissingExtraError, match=rf"slmops\[quality\]', or do without: data.quality.{next(iter(option))}="):
+        preflight.check_extras(recipe(tmp_path))
+    preflight.check_extras(recipe(tmp_path, data={"source": {"name": "files"}, "quality": option}))
+
+
+def test_a_gate_by_a_measure_of_another_task_is_refused(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [Row.of("2 + 2?", "4").as_dict()])
+    write_json(tmp_path / "task.json", {})
+    context = Context(recipe(tmp_path, task_type="math"), Workspace(tmp_path))
+    data = StageResult("data", tmp_path)
+    good = ("numeric_match >= 0.5", "share_of_teacher >= 0.9", "size_mb <= 100")
+    preflight.check_gates([Gate.parse(text) for text in good], context, data)
+    with pytest.raises(ConfigError, match=r"accuracy is no measure of this task\n.*numeric_match, valid_share"):
+        preflight.check_gates([Gate.parse("accuracy >= 0.9 * teacher")], context, data)
 
 
 def test_more_layers_than_there_are_is_refused(tmp_path: Path, tiny_model: Path) -> None:

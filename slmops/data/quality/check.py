@@ -51,7 +51,15 @@ def check_source(
 
     def look(splits: Mapping[str, Sequence[Row]]) -> Examined:
         nonlocal findings
-        examined, findings = examine(splits, for_task(options, task), labels=labels, unfit=unfit, answers=answers, seed=seed)
+        examined, findings = examine(
+            splits,
+            for_task(options, task),
+            labels=labels,
+            free=task is not None and labels is None,
+            unfit=unfit,
+            answers=answers,
+            seed=seed,
+        )
         return examined
 
     def label_of(row: Row) -> str:

@@ -50,6 +50,7 @@ def examine(
     options: QualitySection,
     *,
     labels: Sequence[str] | None = None,
+    free: bool = False,
     unfit: Callable[[Row], str | None] = lambda row: None,
     answers: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
@@ -63,12 +64,13 @@ def examine(
         splits: Rows by split, in the order of rank: a row that stands in several splits stays in the first.
         options: Bounds.
         labels: The labels to choose from; ``None`` finds out whether the answers are labels.
+        free: Whether answers are known to be free, however few different ones there are.
         unfit: Why a model cannot take a row, or ``None``.
         answers: More answers to rows, by their id: those of several teachers.
         seed: For the choice of rows where labels are balanced.
     """
     everything = [row for rows in splits.values() for row in rows]
-    free = labels is None and not look_like_labels([row.answer for row in everything if row.answer is not None])
+    free = free or (labels is None and not look_like_labels([row.answer for row in everything if row.answer is not None]))
     run = _Pass(options, unfit, answers or {}, seed)
     with progress("checks of single rows", len(everything), "rows") as advance:
         kept = {name: run.sound(_counted(rows, advance), free=free) for name, rows in splits.items()}

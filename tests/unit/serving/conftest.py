@@ -51,7 +51,9 @@ class Server:
 def running(runtime: Runtime, template: ChatTemplate | None = None, **options: Any) -> Iterator[Server]:
     service = ChatService(runtime, template or ChatTemplate(COMPACT_CHATML), "echo-1", **options)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(service), log_level="critical", log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
