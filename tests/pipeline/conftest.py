@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from slmops import cli
 from slmops.evaluation import measure as measuring
 from slmops.export import onnx as converting
 from slmops.export.onnx import export_onnx
@@ -106,8 +107,8 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
 
 
 @pytest.fixture
-def quick(converted: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure in this process and convert once: a process a model and a conversion a model would take most of the time."""
+def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure in this process: a process a model takes most of the time."""
 
     def here(spec: measuring.MeasureSpec, folder: Path) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,4 +116,26 @@ def quick(converted: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> No
         return read_json(folder / measuring.RESULT)
 
     monkeypatch.setattr(measuring, "measure", here)
+
+
+@pytest.fixture
+def quick(measured_here: None, converted: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Besides, convert once."""
     monkeypatch.setattr(converting, "export_onnx", converted)
+
+
+@pytest.fixture
+def called(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in this process."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return call

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from slmops.evaluation.schema import parse_report
 from slmops.testing.faults import Faults, FaultServer
-from tests.pipeline.conftest import slmops
 from tests.pipeline.test_line import started
 from tests.pipeline.tiny_line import SENTENCES, write_rows
 
@@ -27,22 +29,26 @@ def knows(messages: Sequence[Mapping[str, str]]) -> str:
     return STARTS[messages[-1]["content"].rpartition(" ")[0]]
 
 
-def test_an_api_teacher_from_the_data_to_the_package(tmp_path: Path, tiny_model: Path) -> None:
+def test_an_api_teacher_from_the_data_to_the_package(
+    tmp_path: Path, tiny_model: Path, called: Callable[..., Any], measured_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TEACHER_API_KEY", raising=False)
     files = write_rows(tmp_path)
     with FaultServer(Faults(rate_limit=0.1, html=0.05), answer=knows, key="secret-key") as server:
         command = ["distill", "--data", files["train"], "--pool", files["pool"], "--validation_data", files["validation"]]
         command += ["--test_data", files["test"], "--teacher", "m", "--student", tiny_model, "--student_layers", 2]
         command += ["--gate", "accuracy >= 0.5 * teacher", "-o", tmp_path / "out", "--json"]
         command += [option.replace("URL", server.url) for option in SMALL]
-        planned = slmops(*command, "--plan")
+        planned = called(*command, "--plan")
         assert planned.returncode == 0, planned.stderr[-2000:]
         assert server.requests == 0
         plan = json.loads(planned.stdout)
         assert plan["requests"]["calls"] == 4 * (8 + 24 + 3 + 10)
-        done = slmops(*command, TEACHER_API_KEY="secret-key")
+        monkeypatch.setenv("TEACHER_API_KEY", "secret-key")
+        done = called(*command)
         assert done.returncode == 0, done.stderr[-3000:]
         assert server.paid == plan["requests"]["calls"]
-        again = slmops("run", tmp_path / "out" / "recipe.yaml")
+        again = called("run", tmp_path / "out" / "recipe.yaml")
         assert (again.returncode, started(again.stderr)) == (0, [])
         assert server.paid == plan["requests"]["calls"]
     report = parse_report(json.loads(done.stdout))

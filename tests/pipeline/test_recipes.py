@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.mark.structures import ParameterSet
@@ -16,7 +17,6 @@ from slmops.evaluation.schema import parse_report
 from slmops.files import read_json, read_jsonl
 from slmops.pipeline import run
 from slmops.recipes import find_recipe, shipped
-from tests.pipeline.conftest import slmops
 
 SMALL = (
     "teacher.tune={learning_rate: 0.003, max_steps: 4, batch_size: 8, max_length: 2048}",
@@ -79,8 +79,8 @@ def test_every_shipped_recipe_is_run_here() -> None:
     assert {name for name, _, _ in REAL} | {"support-routing"} == set(shipped())
 
 
-def test_the_recipe_of_the_demo_runs(tmp_path: Path, long_model: Path) -> None:
-    done = slmops("run", "support-routing", f"teacher.model={long_model}", GENERATED, *SMALL, "-o", tmp_path / "out", "--json")
+def test_the_recipe_of_the_demo_runs(tmp_path: Path, long_model: Path, called: Callable[..., Any], quick: None) -> None:
+    done = called("run", "support-routing", f"teacher.model={long_model}", GENERATED, *SMALL, "-o", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert len(report["rows"]) == 8
