@@ -107,7 +107,9 @@ def export_all(model: Path, targets: Mapping[str, Path], *, max_length: int) -> 
         return
     beside = [scheme for scheme in others if not (targets[scheme] / CONFIG).is_file() and _fits_beside(model, first, scheme)]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda scheme: export_onnx(model, targets[scheme], scheme, max_length=max_length), [first, *beside]))
+        for scheme in beside:  # what goes wrong there is said when that scheme is tried
+            pool.submit(export_onnx, model, targets[scheme], scheme, max_length=max_length)
+        export_onnx(model, targets[first], first, max_length=max_length)
 
 
 def _fits_beside(model: Path, *schemes: str) -> bool:

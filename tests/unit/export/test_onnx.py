@@ -121,3 +121,17 @@ def test_a_conversion_waits_where_it_would_find_no_core(schemes, cores, model, t
     monkeypatch.setattr("slmops.export.onnx.export_onnx", lambda model, target, scheme, max_length: target.mkdir(parents=True))
     export_all(model, {scheme: tmp_path / scheme for scheme in schemes}, max_length=64)
     assert [folder.name for folder in tmp_path.iterdir()] == ["int4"]
+
+
+def test_a_conversion_that_fails_beside_another_stops_nothing_yet(model, tmp_path, monkeypatch):
+    def export(model, target, scheme, max_length):
+        if scheme == "int4-mixed":
+            raise ModelError("the model builder failed", where=str(model), fix="see the log")
+        target.mkdir(parents=True)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("slmops.export.onnx.export_onnx", export)
+    export_all(model, {scheme: tmp_path / scheme for scheme in ("int4", "int4-mixed")}, max_length=64)
+    assert (tmp_path / "int4").is_dir()
+    with pytest.raises(ModelError, match="builder failed"):
+        export_all(model, {"int4-mixed": tmp_path / "int4-mixed"}, max_length=64)
