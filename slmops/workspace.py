@@ -29,7 +29,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage in a plan: whether its result is there, an interrupted one is, or it must be made, and why."""
+    """One stage in a plan: whether its result is there, a part of it is, or it must be made, and why."""
 
     stage: str
     state: str  # "done", "resume", "run"
@@ -69,7 +69,7 @@ class Workspace:
             if not self.planning:
                 remove_tree(folder / WORK)
             return self._keep(key, Artifact.load(folder, key.kind))
-        state, why = ("resume", "was interrupted") if folder.is_dir() else ("run", self._why(key))
+        state, why = ("resume", "begun before") if folder.is_dir() else ("run", self._why(key))
         self.steps.append(Step(key.stage, state, why))
         if self.planning:
             return StageResult(key.id, folder)

@@ -90,7 +90,7 @@ def export_onnx(model: Path, target: Path, scheme: str, *, max_length: int) -> N
     remove(old)
 
 
-def export_all(model: Path, targets: Mapping[str, Path], *, max_length: int) -> None:
+def export_first(model: Path, targets: Mapping[str, Path], *, max_length: int) -> None:
     """Convert a model by the first of some schemes, and by the others at the same time where that takes no longer.
 
     Args:
@@ -107,17 +107,16 @@ def export_all(model: Path, targets: Mapping[str, Path], *, max_length: int) -> 
         return
     beside = [scheme for scheme in others if not (targets[scheme] / CONFIG).is_file() and _fits_beside(model, first, scheme)]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda scheme: export_onnx(model, targets[scheme], scheme, max_length=max_length), [first, *beside]))
+        for scheme in beside:  # what goes wrong there is said when that scheme is tried
+            pool.submit(export_onnx, model, targets[scheme], scheme, max_length=max_length)
+        export_onnx(model, targets[first], first, max_length=max_length)
 
 
 def _fits_beside(model: Path, *schemes: str) -> bool:
     """Whether conversions side by side find a core and memory each."""
-    idle_cores = all(_BUILD[scheme][1:] for scheme in schemes if scheme in _BUILD)
-    return (
-        idle_cores
-        and (os.cpu_count() or 1) >= len(schemes)
-        and memory_available_mb() > len(schemes) * _MEMORY * size_bytes(model) / 1e6
-    )
+    one_core_each = all(len(_BUILD.get(scheme, ())) > 1 for scheme in schemes)
+    needed_mb = len(schemes) * _MEMORY * size_bytes(model) / 1e6
+    return one_core_each and (os.cpu_count() or 1) >= len(schemes) and memory_available_mb() > needed_mb
 
 
 def remove(folder: Path) -> None:

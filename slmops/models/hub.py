@@ -101,6 +101,7 @@ def download(hub_id: str) -> Path:
 
 
 def _check_model(api: object, hub_id: str) -> None:
+    # An object, since huggingface_hub is imported by the caller only.
     info = api.model_info(hub_id, files_metadata=True, timeout=_REQUEST_SECONDS)  # type: ignore[attr-defined]
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
     weights_mb = sum(size for name, size in sizes.items() if name.endswith(".safetensors")) / 1e6

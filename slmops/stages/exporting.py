@@ -88,14 +88,14 @@ def export_model(
         return StageKey(f"export.{name}.{scheme}", "candidate", 2, config, {"model": model.id, "reference": reference.id})
 
     def make(folder: Path, work: Path) -> Made:
-        from slmops.export.onnx import export_all
+        from slmops.export.onnx import export_first
         from slmops.runtimes.base import open_runtime
 
         target = folder / MODEL
         targets = {scheme: target}
         if following is not None:
             targets[following] = context.workspace.folder(key_of(following)) / MODEL
-        export_all(model.path / MODEL, targets, max_length=section.max_length)
+        export_first(model.path / MODEL, targets, max_length=section.max_length)
         runtime = open_runtime(section.runtime, target, threads=recipe.evaluation.threads)
         attempt = _attempt(scheme, model.path / MODEL, target, runtime, reference, context.task(data), recipe)
         say(f"  {scheme}: {attempt['size_mb']} MB, agreement {attempt['agreement']:.3f}, {attempt['why'] or 'agrees'}")

@@ -124,7 +124,7 @@ def train(
     )
 
 
-class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]
+class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without types to mypy
     """transformers' Trainer with our loss, batches planned ahead, and checkpoints that are marked when complete."""
 
     def __init__(self, *, objective: WeightedSum, **options: Any) -> None:
@@ -156,7 +156,7 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]
         write_json(folder / _COMPLETE, {"step": self.state.global_step})
 
 
-class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]
+class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # the same
     """Shows progress, asks for checkpoints by the clock, measures the validation loss and stops on a loss that is not finite."""
 
     def __init__(self, advance: Advance, steps: int, section: TrainingSection, validation: Sequence[Encoded], pad_id: int) -> None:

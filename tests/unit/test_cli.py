@@ -206,7 +206,7 @@ def with_command(monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) ->
     app = new_app()
     app.command()(action)
     module = type(sys)("slmops_trial_verb")
-    module.app = app  # type: ignore[attr-defined]
+    module.app = app  # type: ignore[attr-defined]  # a module made here
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(cli.VERBS, "try", (f"{module.__name__}:app", ""))
 
@@ -240,7 +240,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
 
 def test_a_mistake_of_our_own_keeps_its_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
-        import slmops.nowhere  # type: ignore[import-not-found] # noqa: F401
+        import slmops.nowhere  # type: ignore[import-not-found] # noqa: F401 - there is none, which is the mistake
 
     with_command(monkeypatch, broken)
     with pytest.raises(ModuleNotFoundError, match="nowhere"):

@@ -119,7 +119,7 @@ def test_a_plug_in_is_a_name_and_its_options() -> None:
 
 def test_configuration_does_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        build(Recipe, SMALL, where="x").seed = 3  # type: ignore[misc]
+        build(Recipe, SMALL, where="x").seed = 3  # type: ignore[misc]  # what it refuses
 
 
 def test_every_value_is_explained_with_its_origin(recipe_file: Path) -> None:

@@ -64,11 +64,11 @@ def test_an_interrupted_stage_goes_on(tmp_path: Path, capsys: pytest.CaptureFixt
     stage.interrupt = True
     with pytest.raises(KeyboardInterrupt):
         space.stage(key_of(), stage)
-    assert why(tmp_path, key_of()) == "resume: was interrupted"
+    assert why(tmp_path, key_of()) == "resume: begun before"
     stage.interrupt = False
     assert Workspace(tmp_path).stage(key_of(), stage).facts == {"rows": 1}
     assert (stage.first, stage.second) == (1, 1)
-    assert "[student] going on: was interrupted" in capsys.readouterr().err
+    assert "[student] going on: begun before" in capsys.readouterr().err
 
 
 def test_a_kill_before_the_manifest_is_written_leaves_the_stage_to_be_resumed(
@@ -84,7 +84,7 @@ def test_a_kill_before_the_manifest_is_written_leaves_the_stage_to_be_resumed(
     folder = Workspace(tmp_path).folder(key_of())
     assert (folder / "rows.txt").is_file()
     assert not (folder / MANIFEST).exists()
-    assert why(tmp_path, key_of()) == "resume: was interrupted"
+    assert why(tmp_path, key_of()) == "resume: begun before"
 
 
 def test_a_kill_after_the_manifest_leaves_only_the_work_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_planning_leaves_an_interrupted_run_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         Workspace(tmp_path).stage(key_of(), stage)
     before = sorted(tmp_path.rglob("*"))
-    assert why(tmp_path, key_of()) == "resume: was interrupted"
+    assert why(tmp_path, key_of()) == "resume: begun before"
     assert sorted(tmp_path.rglob("*")) == before
 
 

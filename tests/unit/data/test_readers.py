@@ -11,6 +11,7 @@ import pytest
 from slmops.data.readers import NOT_UTF8, Table, read_table
 from slmops.errors import DataError, MissingExtraError
 
+_NO_PYARROW = "the extra 'parquet' is not installed"
 ROWS = [{"text": "where is my parcel?", "label": "delivery"}, {"text": "money back, please", "label": "refund"}]
 
 
@@ -59,8 +60,8 @@ def test_the_same_rows_come_out_of_every_format(tmp_path: Path, name: str, conte
 
 
 def test_a_parquet_file_is_read_whatever_its_ending(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow", reason=_NO_PYARROW)
+    parquet = pytest.importorskip("pyarrow.parquet", reason=_NO_PYARROW)
     rows = [{"text": "a", "label": None}, {"text": "b", "label": "x"}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.data")
     table = read_table(tmp_path / "rows.data")
@@ -74,7 +75,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", reason=_NO_PYARROW)
     with pytest.raises(DataError, match=r"rows\.parquet: the Parquet file cannot be read"):
         read_table(given(tmp_path, "rows.parquet", b"PAR1...PAR1"))
 

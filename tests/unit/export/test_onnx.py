@@ -7,7 +7,7 @@ import pytest
 
 from slmops.data.chat import ChatTemplate
 from slmops.errors import ModelError, UsageError
-from slmops.export.onnx import SCHEMES, export_all, export_onnx
+from slmops.export.onnx import SCHEMES, export_first, export_onnx
 from slmops.export.parity import Side, compare
 from slmops.files import read_json, size_bytes
 from slmops.runtimes.base import Sampling, open_runtime
@@ -106,11 +106,11 @@ def test_a_failure_shows_the_end_of_the_builders_log(model, tmp_path):
 def test_slow_conversions_run_side_by_side_and_what_is_there_is_not_made_again(model, tmp_path, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     targets = {scheme: tmp_path / scheme for scheme in ("int4", "int4-mixed")}
-    export_all(model, targets, max_length=64)
+    export_first(model, targets, max_length=64)
     assert [read_json(folder / "export.json")["scheme"] for folder in targets.values()] == ["int4", "int4-mixed"]
 
     before = (tmp_path / "int4" / "model.onnx").stat().st_mtime_ns
-    export_all(model, {"int4": tmp_path / "int4", "int8": tmp_path / "int8"}, max_length=64)
+    export_first(model, {"int4": tmp_path / "int4", "int8": tmp_path / "int8"}, max_length=64)
     assert (tmp_path / "int4" / "model.onnx").stat().st_mtime_ns == before
     assert not (tmp_path / "int8").exists()
 
@@ -119,5 +119,19 @@ def test_slow_conversions_run_side_by_side_and_what_is_there_is_not_made_again(m
 def test_a_conversion_waits_where_it_would_find_no_core(schemes, cores, model, tmp_path, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     monkeypatch.setattr("slmops.export.onnx.export_onnx", lambda model, target, scheme, max_length: target.mkdir(parents=True))
-    export_all(model, {scheme: tmp_path / scheme for scheme in schemes}, max_length=64)
+    export_first(model, {scheme: tmp_path / scheme for scheme in schemes}, max_length=64)
     assert [folder.name for folder in tmp_path.iterdir()] == ["int4"]
+
+
+def test_a_conversion_that_fails_beside_another_stops_nothing_yet(model, tmp_path, monkeypatch):
+    def export(model, target, scheme, max_length):
+        if scheme == "int4-mixed":
+            raise ModelError("the model builder failed", where=str(model), fix="see the log")
+        target.mkdir(parents=True)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("slmops.export.onnx.export_onnx", export)
+    export_first(model, {scheme: tmp_path / scheme for scheme in ("int4", "int4-mixed")}, max_length=64)
+    assert (tmp_path / "int4").is_dir()
+    with pytest.raises(ModelError, match="builder failed"):
+        export_first(model, {"int4-mixed": tmp_path / "int4-mixed"}, max_length=64)

@@ -65,7 +65,7 @@ def test_the_context_length_is_read_from_the_config(folder: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_a_model_is_loaded_for_evaluation_in_the_type_asked_for(tiny_model: Path, dtype: str, attention: str) -> None:
-    model = load_model(tiny_model, dtype=dtype, attention=attention)  # type: ignore[arg-type]
+    model = load_model(tiny_model, dtype=dtype, attention=attention)  # type: ignore[arg-type]  # parameters are plain strings
     assert not model.training
     assert str(model.dtype) == f"torch.{dtype}"
     assert model.config._attn_implementation == attention

@@ -239,7 +239,7 @@ def wheel_entry(write_tiny_gguf: WriteGguf, tiny_model: Path, tmp_path: Path, mo
         terms="Any use.",
         wheel=Wheel("tiny-model-wheel", "1.0", "tiny_model_wheel/tiny.gguf", digest, megabytes=1.0),
     )
-    monkeypatch.setitem(CATALOGUE, entry.name, entry)  # type: ignore[arg-type]
+    monkeypatch.setitem(CATALOGUE, entry.name, entry)  # type: ignore[arg-type]  # a Mapping to its readers
     return entry
 
 
@@ -262,6 +262,7 @@ def test_a_wheel_with_other_content_is_refused(
 ) -> None:
     assert wheel_entry.wheel is not None
     wrong = Wheel(**{**vars(wheel_entry.wheel), "sha256_file": "0" * 64})
+    # vars() gives values of any type.
     monkeypatch.setitem(CATALOGUE, "tiny-model", CatalogueEntry(**{**vars(wheel_entry), "wheel": wrong}))  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=f"expected is {'0' * 64}"):
         resolve("tiny-model")
