@@ -141,7 +141,7 @@ def choose_sides(folder: Path, rows: Sequence[Row], tokens: int) -> tuple[Side, 
         Candidate("torch", 0.0, lambda precision=precision: LocalTeacher.load(folder, template, precision).runtime)
         for precision in ("auto", "float32")
     )
-    others = [replace(found, cost=0.0) for found in converting_candidates(folder, parameter_count(folder))]
+    others = [replace(found, cost=0.0) for found in converting_candidates(folder, parameter_count(folder), "auto")]
     prompts = [template.prompt(row) for row in rows]
     runtime, trials = choose(reference, [own, *others], prompts, max_new_tokens=tokens)
     fast = side_of(folder, LocalTeacher(runtime, template), prompts, tokens)
@@ -156,7 +156,7 @@ def side_of(folder: Path, teacher: LocalTeacher, prompts: Sequence[str], tokens:
     """A teacher and its engine bare, with the same files and with token ids instead of text."""
     info, ids = teacher.runtime.info, [teacher.runtime.tokenize(prompt) for prompt in prompts]
     bare = {OPENVINO: bare_openvino, "ort-genai": bare_ort, "torch": bare_torch}[info.name]
-    return Side(teacher, bare(converted(info.name, folder), ids, tokens, info.precision))
+    return Side(teacher, bare(converted(info.name, folder, info.precision), ids, tokens, info.precision))
 
 
 def answer_all(teacher: LocalTeacher, rows: Sequence[Row], tokens: int) -> None:
@@ -234,7 +234,9 @@ def bare_openvino(folder: Path, ids: Sequence[Sequence[int]], tokens: int, preci
     scheduler.dynamic_split_fuse = False
     scheduler.max_num_seqs = 64
     scheduler.max_num_batched_tokens = 8192
-    pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder / "model.gguf"), scheduler, "CPU", {})
+    properties = {"KV_CACHE_PRECISION": "bf16"} if precision == "float16" else {}
+    properties = {"KV_CACHE_PRECISION": "bf16"} if precision == "float16" else {}
+    pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder / "model.gguf"), scheduler, "CPU", properties)
     config = openvino_genai.GenerationConfig(max_new_tokens=tokens, ignore_eos=True, apply_chat_template=False)
     inputs = [openvino.Tensor(np.array([row], np.int64)) for row in ids]
 

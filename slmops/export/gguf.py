@@ -1,4 +1,4 @@
-"""Write a model folder as a GGUF file with 8-bit weights (Q8_0), for engines that read that format.
+"""Write a model folder as a GGUF file with weights of 8 or 16 bits, for engines that read that format.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from slmops.errors import MissingExtraError, ModelError
 from slmops.files import read_json
 from slmops.models.load import context_length, read_config, weight_files
+
+Precision = Literal["int8", "float16"]
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 """Values of ``model_type`` that can be written; GGUF has the same names."""
@@ -27,11 +29,12 @@ _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 _SPLITS = {"\\p{N}{1,3}": "llama-bpe", "|\\p{N}|": "qwen2"}
 
 
-def write_gguf(model: Path, file: Path) -> None:
+def write_gguf(model: Path, file: Path, precision: Precision = "int8") -> None:
     """Write weights, configuration and tokenizer of a model folder to ``file``.
 
-    Matrices and the embedding become Q8_0, blocks of 32 weights of 8 bits with one float16 scale; vectors stay float32. The
-    rule by which llama.cpp cuts text into words is named where it is known, else ``default``: give an engine token ids then.
+    Matrices and the embedding become float16 or, with ``int8``, Q8_0: blocks of 32 weights of 8 bits with one float16 scale.
+    Vectors stay float32. The rule by which llama.cpp cuts text into words is named where it is known, else ``default``: give an
+    engine token ids then.
 
     Raises:
         ModelError: An architecture, tokenizer or shape that has no exact form in such a file.
@@ -44,6 +47,7 @@ def write_gguf(model: Path, file: Path) -> None:
     config = read_config(model)
     _check(config, model)
     writer = gguf.GGUFWriter(str(file), config["model_type"])
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if precision == "float16" else gguf.LlamaFileType.MOSTLY_Q8_0)
     _write_facts(writer, config, context_length(model), gguf)
     _write_tokenizer(writer, model, int(config["vocab_size"]))
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, config["model_type"].upper()), int(config["num_hidden_layers"]))
@@ -53,6 +57,9 @@ def write_gguf(model: Path, file: Path) -> None:
             raise ModelError(f"the tensor {name} has no place in a GGUF file", where=str(model), fix=_OTHER)
         if tensor.ndim == 1:
             writer.add_tensor(target, tensor)
+            continue
+        if precision == "float16":
+            writer.add_tensor(target, tensor.astype(np.float16))
             continue
         if tensor.shape[-1] % _BLOCK:
             raise ModelError(
@@ -94,7 +101,6 @@ def _head_size(config: Mapping[str, Any]) -> int:
 def _write_facts(writer: Any, config: Mapping[str, Any], context: int, gguf: Any) -> None:
     heads = int(config["num_attention_heads"])
     rope = config.get("rope_parameters") or {}
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_vocab_size(int(config["vocab_size"]))
     writer.add_context_length(context)

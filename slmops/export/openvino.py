@@ -1,24 +1,23 @@
-"""Export for OpenVINO GenAI: 8-bit weights in a GGUF file, which that engine reads itself, and the tokenizer beside it."""
+"""Export for OpenVINO GenAI: weights in a GGUF file, which that engine reads itself, and the tokenizer beside it."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from slmops.export.gguf import write_gguf
+from slmops.export.gguf import Precision, write_gguf
 from slmops.files import read_json, write_json
 from slmops.models.load import context_length, end_token_ids, load_tokenizer, read_config
 
 WEIGHTS = "model.gguf"
 FACTS = "export.json"
-PRECISION = "int8"
 CONVERSION = 1
 """Raised when the same folder gives another export: those in the cache are then made again."""
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 
 
-def export_openvino(model: Path, target: Path) -> None:
+def export_openvino(model: Path, target: Path, precision: Precision = "int8") -> None:
     """Convert a model folder in Hugging Face layout; the folder ``target`` is there whole or not at all.
 
     It has ``model.gguf``, the tokenizer with its chat template, and ``export.json`` with the precision, the context length
@@ -34,12 +33,12 @@ def export_openvino(model: Path, target: Path) -> None:
             shutil.rmtree(leftover)
     partial.mkdir(parents=True)
     try:
-        write_gguf(model, partial / WEIGHTS)
+        write_gguf(model, partial / WEIGHTS, precision)
         for name in _TOKENIZER:
             if (model / name).is_file():
                 shutil.copyfile(model / name, partial / name)
         write_json(
-            partial / FACTS, {"precision": PRECISION, "context_length": context_length(model), "end_ids": sorted(_end_ids(model))}
+            partial / FACTS, {"precision": precision, "context_length": context_length(model), "end_ids": sorted(_end_ids(model))}
         )
         partial.replace(target)
     except BaseException:

@@ -52,7 +52,10 @@ def open_runtime(path: Path, *, threads: int | None = None) -> OpenvinoRuntime:
     scheduler.dynamic_split_fuse = False
     scheduler.max_num_seqs = _MAX_BATCH
     scheduler.max_num_batched_tokens = max(context, _MIN_TOKENS_A_STEP)
-    properties = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    properties: dict[str, Any] = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        # The default, 8 bits, costs a third of a step at 64 rows, since every step expands all that is kept.
+        properties["KV_CACHE_PRECISION"] = "bf16"
     try:
         pipeline = openvino_genai.ContinuousBatchingPipeline(str(path / WEIGHTS), scheduler, "CPU", properties)
     except (RuntimeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Engines beside PyTorch for a model folder: converted to 8 bits once, in the model cache, by the folder's fingerprint."""
+"""Engines beside PyTorch for a model folder: converted once, in the model cache, by the folder's fingerprint."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from slmops.errors import MissingExtraError
+from slmops.export.gguf import Precision
 from slmops.models.cache import cache_dir, entry_path, fingerprint, make_entry, read_entry
 from slmops.models.fit import check_disk
 from slmops.models.load import context_length, parameter_count
 from slmops.progress import say
 from slmops.runtimes.base import RUNTIMES, OpenRuntime, Runtime
 from slmops.teachers.engines import Candidate
+from slmops.training.machine import autocast_type
 
 _DISK_BYTES = 9
 """A weight, at most, while a model is converted: in float32, once more, and in 8 bits."""
+_OPENVINO = "openvino-genai"
 _LOADING_SHARE = 0.3
 """Of the time to convert and load a model, that of loading."""
 
@@ -33,14 +36,19 @@ class _Conversion:
         weights: Seconds it takes, with loading, for 10⁶ weights.
     """
 
-    make: Callable[[Path, Path], None]
+    make: Callable[[Path, Path, Precision], None]
     version: int
     start: float
     weights: float
 
 
-def open_engine(engine: str, folder: Path) -> Runtime:
-    """Load a model folder in Hugging Face layout with an engine, converted to 8 bits once where it needs that.
+def open_engine(engine: str, folder: Path, precision: str) -> Runtime:
+    """Load a model folder in Hugging Face layout with an engine, converted once where it needs that.
+
+    Args:
+        engine: Registry name.
+        folder: The model.
+        precision: As in ``training.machine.autocast_type``; see :func:`weight_precision`.
 
     Raises:
         UsageError: No such engine.
@@ -48,10 +56,18 @@ def open_engine(engine: str, folder: Path) -> Runtime:
         ModelError: It cannot take this model.
     """
     opener: OpenRuntime = RUNTIMES.get(engine)
-    return opener(converted(engine, folder))
+    return opener(converted(engine, folder, weight_precision(engine, precision)))
 
 
-def converting_candidates(folder: Path, parameters: int) -> Iterator[Candidate]:
+def weight_precision(engine: str, precision: str) -> Precision:
+    """How an engine beside PyTorch keeps the weights.
+
+    8 bits, but 16 with OpenVINO where the processor multiplies bfloat16: there it would expand them at every step.
+    """
+    return "float16" if engine == _OPENVINO and autocast_type(precision) is not None else "int8"
+
+
+def converting_candidates(folder: Path, parameters: int, precision: str) -> Iterator[Candidate]:
     """The engines beside PyTorch that are installed, the one that is usually faster first."""
     for engine, conversion in _conversions().items():
         try:
@@ -60,12 +76,12 @@ def converting_candidates(folder: Path, parameters: int) -> Iterator[Candidate]:
             say(f"  {engine} is not tried: {error.fix}")
             continue
         cost = conversion.start + conversion.weights * parameters / 1e6
-        if read_entry(_place(engine, folder)) is not None:
+        if read_entry(_place(engine, folder, weight_precision(engine, precision))) is not None:
             cost *= _LOADING_SHARE
-        yield Candidate(engine, cost, partial(open_engine, engine, folder))
+        yield Candidate(engine, cost, partial(open_engine, engine, folder, precision))
 
 
-def converted(engine: str, folder: Path) -> Path:
+def converted(engine: str, folder: Path, precision: Precision) -> Path:
     """The folder that an engine loads: the model's own, or its conversion in the model cache, made once.
 
     Raises:
@@ -75,12 +91,12 @@ def converted(engine: str, folder: Path) -> Path:
     conversion = _conversions().get(engine)
     if conversion is None:
         return folder
-    place = _place(engine, folder)
+    place = _place(engine, folder, precision)
 
     def make(target: Path) -> Mapping[str, Any]:
         check_disk(cache_dir(), _DISK_BYTES * parameter_count(folder) / 1e6)
-        say(f"  converting to 8 bits for {engine}, once")
-        conversion.make(folder, target)
+        say(f"  converting to {precision} for {engine}, once")
+        conversion.make(folder, target, precision)
         return {"source": str(folder)}
 
     make_entry(place, make)
@@ -90,15 +106,15 @@ def converted(engine: str, folder: Path) -> Path:
 def _conversions() -> dict[str, _Conversion]:
     from slmops.export import onnx, openvino
 
-    def to_onnx(model: Path, target: Path) -> None:
-        onnx.export_onnx(model, target, "int8", max_length=context_length(model))
+    def to_onnx(model: Path, target: Path, precision: Precision) -> None:
+        onnx.export_onnx(model, target, precision, max_length=context_length(model))
         target.with_name(f"{target.name}.log").unlink(missing_ok=True)
 
     return {
-        "openvino-genai": _Conversion(openvino.export_openvino, openvino.CONVERSION, 2.0, 0.15),
+        _OPENVINO: _Conversion(openvino.export_openvino, openvino.CONVERSION, 2.0, 0.15),
         "ort-genai": _Conversion(to_onnx, 1, 8.0, 0.2),
     }
 
 
-def _place(engine: str, folder: Path) -> Path:
-    return entry_path(f"{engine}-int8", fingerprint(folder), _conversions()[engine].version)
+def _place(engine: str, folder: Path, precision: Precision) -> Path:
+    return entry_path(f"{engine}-{precision}", fingerprint(folder), _conversions()[engine].version)

@@ -38,14 +38,16 @@ class LocalTeacher:
         Args:
             folder: In Hugging Face layout.
             template: Renders the rows.
-            precision: As in ``training.machine.autocast_type``; engines beside PyTorch have their own, of 8 bits.
+            precision: As in ``training.machine.autocast_type``; see ``converting.weight_precision`` for engines beside PyTorch.
             engine: Registry name of a runtime.
 
         Raises:
             ModelError: The engine cannot take this model.
             MissingExtraError: It is not installed.
         """
-        return cls(_open_torch(folder, template, precision) if engine == "torch" else open_engine(engine, folder), template)
+        if engine == "torch":
+            return cls(_open_torch(folder, template, precision), template)
+        return cls(open_engine(engine, folder, precision), template)
 
     @classmethod
     def fitting(
@@ -77,7 +79,7 @@ class LocalTeacher:
             reference = own
         prompts = [template.prompt(row) for row in rows]
         runtime, trials = choose(
-            reference, [own, *converting_candidates(folder, parameters)], prompts, max_new_tokens=max_new_tokens
+            reference, [own, *converting_candidates(folder, parameters, precision)], prompts, max_new_tokens=max_new_tokens
         )
         write_record(work, runtime, trials)
         return cls(runtime, template)

@@ -45,6 +45,16 @@ def test_logits_stay_those_of_the_model_within_eight_bits(tiny_model: Path, back
     assert not torch.equal(found, expected)
 
 
+def test_sixteen_bits_are_all_but_exact(tiny_model: Path, tmp_path: Path) -> None:
+    write_gguf(tiny_model, tmp_path / "tiny.gguf", "float16")
+    (tmp_path / "back").mkdir()
+    convert_gguf(tmp_path / "tiny.gguf", tmp_path / "back")
+    with torch.inference_mode():
+        expected, found = (load_model(folder)(IDS).logits for folder in (tiny_model, tmp_path / "back"))
+    assert (found - expected).abs().max() < 0.001 * expected.abs().max()
+    assert read_gguf_header(tmp_path / "tiny.gguf").context_length == 256
+
+
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
 def test_other_architectures_keep_their_logits_too(kind: str, tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "model", kind=kind)

@@ -10,6 +10,7 @@ import pytest
 
 from slmops.data.chat import ChatTemplate
 from slmops.errors import ModelError
+from slmops.export.gguf import Precision
 from slmops.export.openvino import export_openvino
 from slmops.runtimes.base import Runtime, Sampling, open_runtime
 from slmops.testing.runtimes import TEXTS
@@ -36,15 +37,15 @@ def prompts(folder: Path) -> list[str]:
     return [chat.render([{"role": "user", "content": text}]) for text in TEXTS]
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
-def test_answers_are_those_of_the_float32_model(kind: str, prompts: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "precision"), [("llama", "int8"), ("llama", "float16"), ("qwen2", "int8"), ("qwen3", "int8")])
+def test_answers_are_those_of_the_float32_model(kind: str, precision: Precision, prompts: list[str], tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "model", kind=kind, seed=1)
-    export_openvino(model, tmp_path / "exported")
+    export_openvino(model, tmp_path / "exported", precision)
     runtime, reference = open_runtime("openvino-genai", tmp_path / "exported"), open_runtime("torch", model)
     for prompt in prompts:
         assert runtime.tokenize(prompt) == reference.tokenize(prompt)
         assert runtime.generate([prompt], GREEDY)[0].token_ids[:3] == reference.generate([prompt], GREEDY)[0].token_ids[:3]
-    assert (runtime.info.precision, runtime.info.context_length) == ("int8", 256)
+    assert (runtime.info.precision, runtime.info.context_length) == (precision, 256)
 
 
 def test_more_prompts_than_a_batch_come_back_in_order(runtime: Runtime, prompts: list[str]) -> None:

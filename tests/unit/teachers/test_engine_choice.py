@@ -11,7 +11,7 @@ from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ModelError, TeacherError, UsageError
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
-from slmops.teachers.converting import converting_candidates, open_engine
+from slmops.teachers.converting import converting_candidates, open_engine, weight_precision
 from slmops.teachers.engines import (
     LONG_ANSWER,
     Candidate,
@@ -165,6 +165,12 @@ def test_a_converted_engine_answers_as_torch_does(teach: Callable[..., LocalTeac
     assert (converted / "model.gguf").stat().st_mtime_ns == made
 
 
+def test_weights_have_sixteen_bits_only_where_bfloat16_is_multiplied() -> None:
+    assert weight_precision("openvino-genai", "bfloat16") == "float16"
+    assert weight_precision("openvino-genai", "float32") == "int8"
+    assert weight_precision("ort-genai", "bfloat16") == "int8"
+
+
 def test_a_converted_engine_has_no_signals(teach: Callable[..., LocalTeacher]) -> None:
     with pytest.raises(TeacherError, match="openvino-genai gives no distributions"):
         teach("openvino-genai").signals([], 4)
@@ -194,14 +200,14 @@ def test_short_answers_leave_no_record(teach: Callable[..., LocalTeacher], tmp_p
 
 
 def test_both_converting_engines_are_candidates_and_cheaper_once_converted(tiny_model: Path, own_cache: Path) -> None:
-    before = {found.engine: found.cost for found in converting_candidates(tiny_model, 10_000_000)}
+    before = {found.engine: found.cost for found in converting_candidates(tiny_model, 10_000_000, "float32")}
     assert list(before) == ["openvino-genai", "ort-genai"]
-    open_engine("openvino-genai", tiny_model)
-    after = {found.engine: found.cost for found in converting_candidates(tiny_model, 10_000_000)}
+    open_engine("openvino-genai", tiny_model, "float32")
+    after = {found.engine: found.cost for found in converting_candidates(tiny_model, 10_000_000, "float32")}
     assert after["openvino-genai"] < before["openvino-genai"]
     assert after["ort-genai"] == before["ort-genai"]
 
 
 def test_an_unknown_engine_is_refused(tiny_model: Path) -> None:
     with pytest.raises(UsageError, match="unknown runtime 'vllm'"):
-        open_engine("vllm", tiny_model)
+        open_engine("vllm", tiny_model, "auto")
