@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,14 @@ def memory_needed_mb(parameters: int, purpose: Purpose, *, bytes_per_parameter: 
     logits = batch_tokens * _VOCABULARY * 12 / 1e6
     trained = parameters * 12 / 1e6 if purpose == "training-full" else 0.1 * weights
     return _PROCESS_MB + weights + trained + activations + logits
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, without the second thread of a core; the threads that engines take by themselves."""
+    import psutil
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, psutil.cpu_count(logical=False) or usable)
 
 
 def memory_available_mb() -> float:

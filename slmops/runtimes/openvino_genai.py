@@ -12,6 +12,7 @@ import numpy as np
 
 from slmops.errors import ModelError
 from slmops.files import read_json
+from slmops.models.fit import physical_cores
 from slmops.models.load import load_tokenizer
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
 from slmops.runtimes.decoding import Answer, check_prompt
@@ -46,6 +47,9 @@ def open_runtime(path: Path, *, threads: int | None = None) -> OpenvinoRuntime:
     if not (path / WEIGHTS).is_file() or not (path / FACTS).is_file():
         raise ModelError(f"no {WEIGHTS} with its {FACTS} here", where=str(path), fix="convert the model for OpenVINO first")
     facts = read_json(path / FACTS)
+    if facts["precision"] == "float16" and (threads or physical_cores()) == 1:
+        # OpenVINO 2026.4 divides by zero there, which ends the process.
+        raise ModelError("OpenVINO takes 16-bit weights with two threads or more", where=str(path), fix="convert it to int8")
     context = int(facts["context_length"])
     scheduler = openvino_genai.SchedulerConfig()
     # Whole prompts first, then one token of every row a step: a limit on rows then holds, and the batches are full.

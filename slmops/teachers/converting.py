@@ -11,7 +11,7 @@ from typing import Any
 from slmops.errors import MissingExtraError
 from slmops.export.gguf import Precision
 from slmops.models.cache import cache_dir, entry_path, fingerprint, make_entry, read_entry
-from slmops.models.fit import check_disk
+from slmops.models.fit import check_disk, physical_cores
 from slmops.models.load import context_length, parameter_count
 from slmops.progress import say
 from slmops.runtimes.base import RUNTIMES, OpenRuntime, Runtime
@@ -62,9 +62,11 @@ def open_engine(engine: str, folder: Path, precision: str) -> Runtime:
 def weight_precision(engine: str, precision: str) -> Precision:
     """How an engine beside PyTorch keeps the weights.
 
-    8 bits, but 16 with OpenVINO where the processor multiplies bfloat16: there it would expand them at every step.
+    8 bits, but 16 with OpenVINO where the processor multiplies bfloat16: there it would expand them at every step. With one
+    core it is 8 bits too, since OpenVINO does not take 16 there.
     """
-    return "float16" if engine == _OPENVINO and autocast_type(precision) is not None else "int8"
+    wide = engine == _OPENVINO and autocast_type(precision) is not None and physical_cores() > 1
+    return "float16" if wide else "int8"
 
 
 def converting_candidates(folder: Path, parameters: int, precision: str) -> Iterator[Candidate]:

@@ -62,6 +62,12 @@ def test_a_stream_that_is_left_early_does_not_disturb_the_next_answer(runtime: R
     assert runtime.generate([prompts[1]], GREEDY) == expected
 
 
+def test_sixteen_bits_on_one_thread_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    export_openvino(tiny_model, tmp_path / "exported", "float16")
+    with pytest.raises(ModelError, match="with two threads or more"):
+        open_runtime("openvino-genai", tmp_path / "exported", threads=1)
+
+
 def test_a_folder_that_was_not_converted_is_refused(tiny_model: Path) -> None:
     with pytest.raises(ModelError, match=r"no model\.gguf"):
         open_runtime("openvino-genai", tiny_model)
