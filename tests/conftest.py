@@ -17,6 +17,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _REPOSITORY = Path(__file__).parents[1]
 
 
+_SHARED = "finished"  # a fixture of minutes, made in one process only
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests run in one process, and what takes longest begins first."""
+    for item in items:
+        shares = _SHARED in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group(_SHARED if shares else str(item.path)))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[bool, bool]:
+    return _SHARED not in getattr(item, "fixturenames", ()), item.path.parent.name != "pipeline"
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """The folder of real data sets beside the repository, which is no part of it."""

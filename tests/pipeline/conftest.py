@@ -66,7 +66,7 @@ def slmops(*arguments: object, **environment: str) -> subprocess.CompletedProces
         [sys.executable, "-m", "slmops", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2", **environment},
+        env={**os.environ, **environment},
         check=False,
     )
 

@@ -40,7 +40,6 @@ def kill_in(stage: str, recipe: Path, delay: float) -> bool:
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
     )
     watchdog = threading.Timer(_PATIENCE_SECONDS, lambda: os.killpg(process.pid, signal.SIGKILL))
     watchdog.start()
