@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,6 +169,7 @@ class RunJudge:
         """Give back the memory of weights; conversions and measurements come next."""
         if any(member.kind == "local" for member in self.spec.members):
             self._opened.clear()
+            gc.collect()
 
 
 def check_judged(recipe: Recipe, task: Task) -> None:

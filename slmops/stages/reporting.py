@@ -419,15 +419,15 @@ def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageRes
 
 def _who_decides(recipe: Recipe, task: Task) -> list[str]:
     """What the measure that decides can tell, where answers may be good without being the reference."""
+    name = MEASURES[task.primary_measure].title
+    if recipe.evaluation.judge is not None:
+        return [f"The judge's win rate decides, {name} stands beside it; conversions are compared with their source by {name}."]
     if task.primary_measure not in SIMILARITIES:
         return []
-    name = MEASURES[task.primary_measure].title
-    if recipe.evaluation.judge is None:
-        return [
-            f"No judge was asked, so {name} decides: it tells how like the reference an answer is, not how good. "
-            f"A judge named under {JUDGE} gives the win rate."
-        ]
-    return [f"The judge's win rate decides, {name} stands beside it; conversions are compared with their source by {name}."]
+    return [
+        f"No judge was asked, so {name} decides: it tells how like the reference an answer is, not how good. "
+        f"A judge named under {JUDGE} gives the win rate."
+    ]
 
 
 def _machine(threads: int | None) -> dict[str, Any]:

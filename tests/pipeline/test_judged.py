@@ -69,6 +69,14 @@ def test_a_judge_decides_where_the_recipe_names_one(
         assert {stage.partition(".")[0] for stage in redone} <= {"judge", "export, measure, report, package"}
         assert "judge.distilled" in redone
 
+        rows = tmp_path / "rows"
+        command = ["distill", "--data", rows / "train.jsonl", "--test_data", rows / "test.jsonl", "--task_type", "conversation"]
+        command += ["--teacher", tiny_model, "-o", tmp_path / "other", f"evaluation.judge={judge}", "--plan", "--json"]
+        planned = called(*command)
+        assert planned.returncode == 0, planned.stderr[-2000:]
+        assert json.loads(planned.stdout)["judging"]["calls"] == 2 * 7 * COUNTS["test"]
+        assert server.paid == paid
+
     assert report.primary_measure == "win_rate"
     for row in report.rows:
         low, high = row.intervals["win_rate"]
