@@ -91,8 +91,8 @@ class TrainingSection(Section):
     checkpoint_seconds: float = Field(60, ge=0, description="Time between checkpoints")
 
 
-class TeacherSection(Section):
-    """Who answers: one ``model``, or several ``members`` that are combined."""
+class AskedSection(Section):
+    """Who is asked: one ``model``, or several ``members`` that are combined."""
 
     model: str | None = Field(
         None, description="API teacher such as gpt-4o, catalogue name, folder, .gguf file, hub id, or files of recorded answers"
@@ -105,10 +105,6 @@ class TeacherSection(Section):
     requests: dict[str, Any] = Field(default_factory=dict, description="How APIs are asked: max_cost, max_concurrency, ...")
     mask_personal_data: Literal["auto"] | bool = Field("auto", description="Mask personal data in what leaves the machine")
     finders: tuple[str, ...] | None = Field(None, description="What looks for personal data; absent: all that are installed")
-    max_new_tokens: int | None = Field(
-        None, ge=1, description="Longest answer of the teacher in tokens, its reasoning included; absent: answers.max_new_tokens"
-    )
-    tune: TrainingSection | None = Field(None, description="Tune the teacher on the labelled rows first; absent: use it as it is")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Type it computes in while answering")
     engine: Literal["auto", "torch", "openvino-genai", "ort-genai"] = Field(
         "auto",
@@ -117,10 +113,19 @@ class TeacherSection(Section):
     )
 
     @model_validator(mode="after")
-    def _someone_answers(self) -> TeacherSection:
+    def _someone_answers(self) -> AskedSection:
         if (self.model is None) == (not self.members):
             raise ValueError("give either model or members")
         return self
+
+
+class TeacherSection(AskedSection):
+    """Who teaches."""
+
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Longest answer of the teacher in tokens, its reasoning included; absent: answers.max_new_tokens"
+    )
+    tune: TrainingSection | None = Field(None, description="Tune the teacher on the labelled rows first; absent: use it as it is")
 
 
 class AnswersSection(Section):
@@ -176,9 +181,21 @@ class ExportSection(Section):
     parity: ParitySection = ParitySection()
 
 
+class JudgeSection(AskedSection):
+    """Who compares each answer to a test row with the reference, in both orders."""
+
+    rubric: str | None = Field(None, min_length=1, description="What makes an answer the better one; absent: helpful, right, short")
+    max_new_tokens: int = Field(200, ge=8, description="Longest verdict in tokens, its reasons included")
+    attempts: int = Field(3, ge=1, description="Times a comparison is asked until there is a verdict; without one it is a tie")
+    min_success: float = Field(0.7, ge=0, le=1, description="Least share of comparisons with a verdict; below it the run stops")
+
+
 class EvaluationSection(Section):
     """How the models are compared."""
 
+    judge: JudgeSection | None = Field(
+        None, description="Whose win rate decides, for tasks of free text; absent: the task's own measure decides"
+    )
     latency_requests: int = Field(60, ge=5, description="Timed requests, one at a time")
     batch_size: int = Field(8, ge=1, description="Requests at once, for requests/s")
     threads: int | None = Field(None, ge=1, description="CPU threads of every engine; absent: as many as there are cores")

@@ -17,6 +17,7 @@ _MATRIX = 1024
 # Shares of the float32 matrix product's speed that whole steps reached on two machines with AVX-512.
 _TRAINING_SHARE, _ANSWERING_SHARE = 1.0, 0.6
 _SECONDS_A_PROCESS, _SECONDS_A_CONVERSION = 8.0, 25.0
+_JUDGED_MODELS = 7
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Estimate:
         return f"about {duration(self.seconds)}, {self.disk_mb / 1000:.1f} GB of disk, {self.memory_mb / 1000:.1f} GB of memory"
 
 
-def estimate(recipe: Recipe, rows: RawSplits, teacher_parameters: int, student_parameters: int, rate: float) -> Estimate:
+def estimate(
+    recipe: Recipe, rows: RawSplits, teacher_parameters: int, student_parameters: int, rate: float, judge_parameters: int = 0
+) -> Estimate:
     """Estimate a run from its rows and the sizes of its models.
 
     Six floating-point operations a weight and token are counted for training, two for answering (Kaplan et al. 2020).
@@ -43,6 +46,7 @@ def estimate(recipe: Recipe, rows: RawSplits, teacher_parameters: int, student_p
         teacher_parameters: Weights of the teacher.
         student_parameters: Weights of the student as it will be trained.
         rate: Floating-point operations a second of this machine, from :func:`matmul_rate`.
+        judge_parameters: Weights of a judge on this machine.
     """
     shares = recipe.data.test_share * (not rows.test) + recipe.data.validation_share * (not rows.validation)
     labelled = max(1, round(len(rows.labelled) * (1 - shares)))
@@ -67,6 +71,9 @@ def estimate(recipe: Recipe, rows: RawSplits, teacher_parameters: int, student_p
     seconds += 3 * training(recipe.training, labelled + pool, student_parameters)
     seconds += answering(2 * test + recipe.export.parity.rows, teacher_parameters)
     seconds += 5 * answering(test + recipe.export.parity.rows, student_parameters)
+    if recipe.evaluation.judge is not None:
+        # Two answers beside the conversation, and the verdict's reasons: about three times the tokens of a row.
+        seconds += answering(2 * _JUDGED_MODELS * test * 3, judge_parameters)
     seconds += 8 * _SECONDS_A_PROCESS + 3 * _SECONDS_A_CONVERSION
     trained = recipe.teacher.tune
     purpose: Purpose = "inference" if trained is None else "training-lora" if trained.lora else "training-full"
@@ -74,6 +81,7 @@ def estimate(recipe: Recipe, rows: RawSplits, teacher_parameters: int, student_p
     memory = max(
         memory_needed_mb(teacher_parameters, purpose, batch_tokens=batch),
         memory_needed_mb(student_parameters, "training-full", batch_tokens=batch),
+        memory_needed_mb(judge_parameters, "inference", batch_tokens=batch),
     )
     return Estimate(seconds, disk_mb(teacher_parameters, student_parameters), memory)
 

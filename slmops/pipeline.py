@@ -10,14 +10,16 @@ from typing import Any
 from slmops.config import Recipe, save_recipe
 from slmops.errors import ConfigError, GateError, InconclusiveError
 from slmops.evaluation.data_page import PAGE, REPORT
-from slmops.evaluation.gates import Gate, GateResult, judge
+from slmops.evaluation.gates import Gate, GateResult
+from slmops.evaluation.gates import judge as judge_gate
 from slmops.evaluation.systems import System
 from slmops.files import write_text
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
-from slmops.preflight import check_extras, check_gates, check_machine, check_names, check_teacher
+from slmops.preflight import check_extras, check_gates, check_judge, check_keys, check_machine, check_names, check_teacher
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt
 from slmops.stages.exporting import export_model, package, reference_answers
+from slmops.stages.judging import RunJudge
 from slmops.stages.measuring import Turns, load_system, measure_floor, measure_model
 from slmops.stages.outside import answerers, measure_answers, reply_signals
 from slmops.stages.preparing import prepare_data
@@ -78,8 +80,10 @@ def run(recipe: Recipe) -> Outcome:
         check_teacher(recipe)
         check_extras(recipe)
         teacher, student = _models(recipe)
+        judges = [resolve(reference) for reference in check_judge(recipe)]
         if not (recipe.output_path / "report.json").is_file():
-            check_machine(recipe, teacher, student)
+            check_keys(recipe)
+            check_machine(recipe, teacher, student, judges)
         save_recipe(recipe.output_path / "recipe.yaml", recipe)
         outcome = _stages(Context(recipe, workspace), teacher, student)
         workspace.remember()
@@ -90,6 +94,7 @@ def plan(recipe: Recipe) -> list[Step]:
     """What :func:`run` would do, stage by stage, and why; nothing is written and no model is fetched."""
     check_names(recipe)
     check_teacher(recipe)
+    check_judge(recipe)
     workspace = Workspace(recipe.output_path, planning=True)
     teacher, student = references(recipe)
     bases = [_here(find(reference)) if reference else None for reference in (teacher, student)]
@@ -133,6 +138,7 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     gates = [Gate.parse(text) for text in recipe.gates]
     data = prepare_data(context, _at(student_base))
     check_gates(gates, context, data)
+    judge = RunJudge.of(context)
     local = spec_of(recipe.teacher).on_this_machine is not None
     teacher = RunTeacher(context, tune_teacher(context, _at(teacher_base), data) if local else None)
     answers = answer(context, teacher, data)
@@ -144,21 +150,24 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     floors = {name: measure_floor(context, name) for name in ("torch", recipe.export.runtime)}
     models = {**({"teacher": teacher.model} if teacher.model else {}), **students}
     measured = {}
-    if context.has_labels(data):
+    if judge is None and context.has_labels(data):
         measured["tfidf"] = measure_model(context, "tfidf", data, data, runtime="tfidf", floor=None)
     if teacher.model is None:
-        outside = measure_answers(context, teacher, data)
-        measured |= {"teacher": outside} if outside.facts["measured"] else {}
+        answered = measure_answers(context, teacher, data)
+        measured |= {"teacher": answered} if answered.facts["measured"] else {}
     for name, model in models.items():
         turns = teacher.turns if name == "teacher" and not teacher.asks_plainly else None
         measured[name] = measure_model(context, name, model, data, runtime="torch", floor=floors["torch"], turns=turns)
 
-    systems = {name: load_system(name, result) for name, result in measured.items()}
+    judged = judge.verdicts(measured, data) if judge else {}
+    systems = {name: load_system(name, result, judged.get(name)) for name, result in measured.items()}
     floor = floors[recipe.export.runtime]
-    candidates = _candidates(context, gates, data, answers, teacher, students, systems, floor)
+    candidates = _candidates(context, gates, data, answers, teacher, students, systems, floor, judge)
     chosen = next((candidate for candidate in candidates if candidate.verdict == "passed"), None)
     named = [teacher_base] if teacher.model is not None else answerers(teacher.spec, teacher.id)
-    comparison = Comparison(systems, candidates, chosen, [*(("teacher", one) for one in named), ("student", student_base)])
+    judges = answerers(judge.spec, judge.id) if judge else []
+    outside = [*(("teacher", one) for one in named), ("student", student_base), *(("judge", one) for one in judges)]
+    comparison = Comparison(systems, candidates, chosen, outside)
     report = write_report(context, comparison, data)
     if not context.workspace.planning:
         _publish(context, report, chosen)
@@ -200,11 +209,12 @@ def _candidates(
     students: dict[str, StageResult],
     systems: dict[str, System],
     floor: StageResult,
+    judge: RunJudge | None,
 ) -> list[Candidate]:
     """Convert, package, measure and judge the quantized teacher, then the students, the best first, until one passes."""
 
     def candidate(name: str, model: StageResult, turns: Turns | None = None) -> Candidate:
-        return _candidate(context, name, model, gates, data, answers, systems, floor, turns)
+        return _candidate(context, name, model, gates, data, answers, systems, floor, judge, turns)
 
     candidates = []
     if teacher.model is not None:
@@ -238,6 +248,7 @@ def _candidate(
     answers: StageResult,
     systems: dict[str, System],
     floor: StageResult,
+    judge: RunJudge | None,
     turns: Turns | None,
 ) -> Candidate:
     """The smallest scheme that keeps the model's answers and passes the gates, else the smallest that keeps the answers.
@@ -260,7 +271,8 @@ def _candidate(
         parameters = int(systems["teacher" if name == QUANTIZED else name].measures["parameters"])
         runtime = recipe.export.runtime
         measured = measure_model(context, row, bundle, data, runtime=runtime, floor=floor, parameters=parameters, turns=turns)
-        system = load_system("packaged", measured)
+        judged = judge.verdicts({row: measured}, data) if judge else {}
+        system = load_system("packaged", measured, judged.get(row))
         results = tuple(_judged(gate, system, systems, recipe.evaluation.confidence) for gate in gates)
         if not agrees:
             results = (GateResult("export", "failed", exported.facts["why"]), *results)
@@ -279,7 +291,7 @@ def _judged(gate: Gate, system: System, systems: dict[str, System], confidence: 
     """The verdict of a gate; open where the row that it goes by could not be measured in this run."""
     if gate.relative_to is not None and gate.relative_to not in systems:
         return GateResult(gate.text, "INCONCLUSIVE", f"{gate.relative_to} is not measured")
-    return judge(gate, system, systems, confidence)
+    return judge_gate(gate, system, systems, confidence)
 
 
 def _publish(context: Context, report: StageResult, chosen: Candidate | None) -> None:

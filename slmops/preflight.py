@@ -10,6 +10,7 @@ from slmops.data.privacy import open_finders
 from slmops.data.quality.check import for_task
 from slmops.errors import ConfigError, MissingExtraError, UsageError, nearest
 from slmops.evaluation.gates import Gate
+from slmops.evaluation.judging import WIN_RATE
 from slmops.evaluation.measures import COSTS
 from slmops.export.onnx import SCHEMES
 from slmops.models.fit import Purpose, check_disk, check_fits
@@ -18,12 +19,14 @@ from slmops.models.resolve import ResolvedModel
 from slmops.models.sizes import parameters_after_cut
 from slmops.runtimes.base import RUNTIMES
 from slmops.stages.context import Context, rows_of
+from slmops.stages.judging import JUDGE, check_judged
 from slmops.stages.rows import ROWS
 from slmops.tasks.base import task_class, task_name
 from slmops.teachers.catalogue import find_api_model
 from slmops.teachers.combiners import COMBINERS
 from slmops.teachers.masking import finder_names
-from slmops.teachers.spec import spec_of
+from slmops.teachers.requests import check_price
+from slmops.teachers.spec import TeacherSpec, spec_of
 from slmops.training.registry import OBJECTIVES
 from slmops.workspace import StageResult
 
@@ -68,15 +71,7 @@ def check_teacher(recipe: Recipe) -> None:
         MissingExtraError: The provider's package is not installed.
     """
     spec = spec_of(recipe.teacher)
-    if spec.combine is not None:
-        name, options = plugin(spec.combine, where="teacher.combine")
-        build(COMBINERS.get(name), options, where=f"combine {name!r}")
-    if spec.mask_personal_data and any(member.kind == "api" for member in spec.members):
-        open_finders(finder_names(spec.finders))
-    for member in spec.members:
-        package = find_api_model(member.model, member.api).protocol if member.kind == "api" else None
-        if package is not None and find_spec(package) is None:
-            raise MissingExtraError(package, "api")
+    _check_asked(spec, "teacher")
     if spec.on_this_machine is not None:
         return
     if recipe.teacher.tune is not None:
@@ -89,8 +84,50 @@ def check_teacher(recipe: Recipe) -> None:
             )
 
 
+def check_judge(recipe: Recipe) -> list[str]:
+    """Refuse a judge that cannot be asked, before anything is trained; names of models that it has on this machine.
+
+    Raises:
+        UsageError: Nothing is known by its name, that of ``combine`` or of a finder.
+        ConfigError: A cap on the cost, and nobody has said what it costs.
+        MissingExtraError: The provider's package is not installed.
+    """
+    if recipe.evaluation.judge is None:
+        return []
+    spec = spec_of(recipe.evaluation.judge, JUDGE)
+    _check_asked(spec, JUDGE)
+    for member in spec.members:
+        if member.kind == "api":
+            check_price(find_api_model(member.model, member.api), spec.requests)
+    return [member.model for member in spec.members if member.kind == "local"]
+
+
+def check_keys(recipe: Recipe) -> None:
+    """Refuse to train for a judge whose API key is missing.
+
+    Raises:
+        ConfigError: Names the environment variable.
+    """
+    spec = spec_of(recipe.evaluation.judge, JUDGE) if recipe.evaluation.judge else None
+    for member in spec.members if spec else ():
+        if member.kind == "api":
+            find_api_model(member.model, member.api).key()
+
+
+def _check_asked(spec: TeacherSpec, where: str) -> None:
+    if spec.combine is not None:
+        name, options = plugin(spec.combine, where=f"{where}.combine")
+        build(COMBINERS.get(name), options, where=f"combine {name!r}")
+    if spec.mask_personal_data and any(member.kind == "api" for member in spec.members):
+        open_finders(finder_names(spec.finders))
+    for member in spec.members:
+        package = find_api_model(member.model, member.api).protocol if member.kind == "api" else None
+        if package is not None and find_spec(package) is None:
+            raise MissingExtraError(package, "api")
+
+
 def check_gates(gates: Sequence[Gate], context: Context, data: StageResult) -> None:
-    """Refuse gates on the quality of answers by a measure that the task does not have; while planning, none.
+    """Refuse a judge of labels, and gates by a measure that the task does not have; while planning, nothing.
 
     Raises:
         ConfigError: Names the task's measures.
@@ -98,9 +135,12 @@ def check_gates(gates: Sequence[Gate], context: Context, data: StageResult) -> N
     if context.workspace.planning:
         return
     row = next(row for row in rows_of(data, "train"))
-    task = context.task(data)
-    known = task.score([str(row.answer)], [str(row.answer)])
+    task, judge = context.task(data), context.recipe.evaluation.judge
+    check_judged(context.recipe, task)
+    known = [*task.score([str(row.answer)], [str(row.answer)]), *([WIN_RATE] if judge else [])]
     for gate in gates:
+        if gate.measure == WIN_RATE and judge is None:
+            raise ConfigError("nobody is asked who wins", where=f"gate {gate.text!r}", fix=f"name a judge under {JUDGE}")
         if gate.measure not in (*known, *COSTS, "share_of_teacher"):
             raise ConfigError(
                 f"{gate.measure} is no measure of this task",
@@ -134,7 +174,9 @@ def check_extras(recipe: Recipe) -> None:
             raise MissingExtraError(package, "quality", without=without)
 
 
-def check_machine(recipe: Recipe, teacher: ResolvedModel | None, student: ResolvedModel) -> None:
+def check_machine(
+    recipe: Recipe, teacher: ResolvedModel | None, student: ResolvedModel, judges: Sequence[ResolvedModel] = ()
+) -> None:
     """Refuse what does not fit: more layers than there are, too little memory or disk.
 
     Raises:
@@ -149,6 +191,8 @@ def check_machine(recipe: Recipe, teacher: ResolvedModel | None, student: Resolv
     purpose: Purpose = "inference" if tune is None else "training-lora" if tune.lora else "training-full"
     if teacher is not None:
         check_fits(teacher.parameters, purpose, what=f"the teacher {teacher.reference}")
+    for judge in judges:
+        check_fits(judge.parameters, "inference", what=f"the judge {judge.reference}")
     check_fits(cut, "training-lora" if recipe.training.lora else "training-full", what=f"the student {student.reference}")
     check_disk(recipe.output_path, disk_mb(teacher.parameters if teacher else 0, cut))
 

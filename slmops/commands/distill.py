@@ -20,13 +20,14 @@ from slmops.models.resolve import Pending, ResolvedModel, find, resolve
 from slmops.models.sizes import parameters_after_cut
 from slmops.pipeline import plan as plan_run
 from slmops.pipeline import references
-from slmops.preflight import check_teacher
+from slmops.preflight import check_judge, check_teacher
 from slmops.progress import say
 from slmops.stages.answering import plan_answers
 from slmops.stages.context import Context
+from slmops.stages.judging import plan_judging
 from slmops.stages.preparing import open_source
 from slmops.tasks.base import TASKS, task_name
-from slmops.teachers.spec import TeacherSpec, spec_of
+from slmops.teachers.spec import spec_of
 from slmops.workspace import Workspace
 
 app = new_app()
@@ -111,28 +112,35 @@ def distill(
         values["teacher"] = {"tune": tune, **values["teacher"]}
     if same and model is not None and values["student"]["layers"] is None:
         values["student"]["layers"] = _shallow(model)
-    if local is not None or _gives_signals(spec):
+    if spec.gives_signals:
         values["training"].setdefault("objectives", _OBJECTIVES)
     recorded = any(member.kind == "recorded" for member in spec.members)
     values.setdefault("gates", gate or ([] if recorded else ["share_of_teacher >= 0.92"]))
     recipe = build(Recipe, values, where="distill")
     check_teacher(recipe)
+    judges = [find(reference) for reference in check_judge(recipe)]
     later = same and recipe.student.layers is None
     base = model if same and model is not None else find(references(recipe)[1])
     rows = open_source(Context(recipe, Workspace(output_path))).read()
     trained = parameters_after_cut(base, _LEAST_LAYERS if later else recipe.student.layers)
-    needs = estimate(recipe, rows, parameters_after_cut(model, None) if model is not None else 0, trained, matmul_rate())
+    taught = parameters_after_cut(model, None) if model is not None else 0
+    judging_here = sum(parameters_after_cut(judge, None) for judge in judges)
+    needs = estimate(recipe, rows, taught, trained, matmul_rate(), judging_here)
     requests = None if local is not None else plan_answers(recipe, rows)
+    judging = plan_judging(recipe, rows)
     if plan and as_json:
         stages = [asdict(step) for step in plan_run(recipe)]
         facts = {"data": detected.describe(), "needs": asdict(needs), "recipe": recipe.model_dump(mode="json"), "stages": stages}
-        print(json.dumps({**facts, **({"requests": requests.as_dict()} if requests else {})}, ensure_ascii=False))
+        paid = {"requests": requests, "judging": judging}
+        print(json.dumps({**facts, **{name: one.as_dict() for name, one in paid.items() if one}}, ensure_ascii=False))
         return
     say(detected.describe())
     say(_choices(recipe, model, base, later))
     say(f"It will need {needs.describe()}.")
     if requests is not None:
         say(f"Besides, the teacher is asked:\n{requests.describe()}")
+    if judging is not None:
+        say(f"Besides, the judge is asked, if it knows none of the answers yet:\n{judging.describe()}")
     if plan:
         print_plan(plan_run(recipe))
     else:
@@ -144,12 +152,6 @@ _OBJECTIVES: list[dict[str, Any]] = [{"name": "cross_entropy", "weight": 0.3}, {
 
 _LONGEST = {"classification": 16, "nli": 16, "math": 32, "qa": 64}
 """Tokens of the longest answer by task; texts may be longer."""
-
-
-def _gives_signals(spec: TeacherSpec) -> bool:
-    """Whether a teacher that is not one model on this machine says more than its answers."""
-    logprobs = any(member.api.top_logprobs is not None for member in spec.members)
-    return logprobs or (spec.combine or {}).get("name") == "mixture"
 
 
 def _task(given: str | None, detected: Detected) -> str:
@@ -184,8 +186,9 @@ def _choices(recipe: Recipe, teacher: ResolvedModel | Pending | None, student: R
     else:
         fetched = f" ({teacher.source})" if teacher is not None else ""
     tuned = f", tuned for {recipe.teacher.tune.epochs:g} epochs on the labelled rows" if recipe.teacher.tune else ""
-    names = [member.model for member in spec_of(recipe.teacher).members]
-    learns = "answers and signals" if teacher is not None or _gives_signals(spec_of(recipe.teacher)) else "answers"
+    spec = spec_of(recipe.teacher)
+    names = [member.model for member in spec.members]
+    learns = "answers and signals" if spec.gives_signals else "answers"
     return (
         f"Teacher: {', '.join(names)}{fetched}{tuned}. Student: {student.reference}, {shape}, "
         f"trained for {recipe.training.epochs:g} epochs on the teacher's {learns}."

@@ -67,7 +67,12 @@ MEASURES: dict[str, Measure] = {
         "Entity F1", "", "higher", "F1 over all pairs of field and value, of the whole test set.", ("slot_f1", "field_f1")
     ),
     "win_rate": Measure(
-        "Win rate", "", "higher", "Share of comparisons with the reference that a judge gives to the answer; ties count half."
+        "Win rate",
+        "",
+        "higher",
+        "Share of test rows whose answer a judge prefers to the reference in both orders; ties count half, so 0.5 is as good as "
+        "the references.",
+        of_rows="score",
     ),
     "valid_share": Measure("Valid answers", "", "higher", "Share of answers that are valid at all; others count as wrong."),
     "share_of_teacher": Measure("Share of teacher", "", "higher", "Primary measure divided by the float32 teacher's.", ("kept",)),

@@ -102,8 +102,8 @@ class Attempt(Part):
     scheme: str
     size_mb: float | None
     agreement: float | None = Field(description="Share of greedy answers equal to the model before export")
-    measure: float | None = Field(description="The primary measure after export")
-    reference: float | None = Field(description="The primary measure before export, on the same rows")
+    measure: float | None = Field(description="The export measure after export")
+    reference: float | None = Field(description="The export measure before export, on the same rows")
     passed: bool
     why: str = Field(description="What decided; may be empty where it passed")
 
@@ -114,6 +114,24 @@ class Export(Part):
     model: str
     attempts: list[Attempt]
     chosen: str | None = Field(description="The scheme that passed; null where none did")
+
+
+class Judge(Part):
+    """Who compared the answers with the references, over all rows of the comparison and all candidates."""
+
+    name: str
+    rubric: str = Field(description="What makes an answer the better one")
+    wins: int = Field(description="Answers preferred to the reference in both orders")
+    losses: int = Field(description="References preferred to the answer, and invalid answers")
+    ties: int = Field(description="All others; they count half")
+    same: int = Field(description="Ties because the answer is the reference; the judge was not asked")
+    invalid: int = Field(description="Losses because the answer is none; the judge was not asked")
+    contradicted: int = Field(description="Ties because the two orders gave different verdicts")
+    unread: int = Field(description="Ties because a verdict is missing or could not be read")
+    masked: dict[str, int] = Field(description="Pieces of personal data masked in what left the machine, by kind")
+    calls: int | None = Field(None, description="Verdicts that were paid for")
+    tokens: int | None = Field(None, description="Tokens of these, in and out")
+    cost: float | None = Field(None, description="US dollars for these")
 
 
 class LabelCount(Part):
@@ -241,6 +259,8 @@ class Report(Part):
     measures: dict[str, Measure]
     differences: list[Difference]
     headline: list[Headline]
+    judge: Judge | None = Field(None, description="Null where no judge was asked")
+    export_measure: str | None = Field(None, description="Key of the measure of the export attempts; null: the primary measure")
     export: list[Export]
     data: Data
     answers: Answers
@@ -254,7 +274,7 @@ class Report(Part):
 
     @model_validator(mode="after")
     def _explained(self) -> Report:
-        used = {self.primary_measure, *(item.measure for item in self.differences)}
+        used = {self.primary_measure, self.export_measure or self.primary_measure, *(item.measure for item in self.differences)}
         used = used.union(*(row.measures for row in self.rows), *(row.intervals for row in self.rows))
         if missing := sorted(used - self.measures.keys()):
             raise ValueError(f"not explained under measures: {', '.join(missing)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from slmops.artifact import Artifact
@@ -26,8 +26,9 @@ class System:
         answers: The answer to each test row, as generated.
         correct: 1 where it is right, in the order of the test rows.
         latencies_ms: Times of single requests.
-        primary_measure: The task's measure that decides.
+        primary_measure: The measure that decides.
         scores: That measure of each row by itself, in the order of the test rows.
+        beside: The same of further measures.
     """
 
     name: str
@@ -39,6 +40,7 @@ class System:
     latencies_ms: tuple[float, ...]
     primary_measure: str
     scores: tuple[float, ...]
+    beside: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def quality(self) -> float:
@@ -48,9 +50,16 @@ class System:
     def values(self, measure: str) -> tuple[float, ...] | None:
         """What a measure is the mean of, row by row; ``None`` where it is a measure of the whole set, or not measured."""
         of_rows = MEASURES[measure].of_rows if measure in self.measures else ""
-        if of_rows and measure == self.primary_measure:
-            return self.scores
-        return self.correct if of_rows == "right" else None
+        if not of_rows:
+            return None
+        known = {**self.beside, self.primary_measure: self.scores}
+        return known.get(measure, self.correct if of_rows == "right" else None)
+
+    def decided_by(self, measure: str, scores: Sequence[float]) -> System:
+        """The same with another measure that decides, the mean of these scores; what decided before stays beside it."""
+        measures = {**self.measures, measure: sum(scores) / len(scores)}
+        beside = {**self.beside, self.primary_measure: self.scores}
+        return replace(self, measures=measures, primary_measure=measure, scores=tuple(scores), beside=beside)
 
     @classmethod
     def load(cls, name: str, artifact: Artifact) -> System:

@@ -10,9 +10,11 @@ from typing import Any
 from slmops.artifact import StageKey
 from slmops.config import Recipe
 from slmops.data.rows import Message, Row
+from slmops.evaluation.judging import WIN_RATE
 from slmops.evaluation.systems import System
-from slmops.files import size_bytes, write_jsonl
+from slmops.files import read_jsonl, size_bytes, write_jsonl
 from slmops.stages.context import MODEL, Context, rows_of
+from slmops.stages.judging import VERDICTS
 from slmops.tasks.base import Task, task_key
 from slmops.workspace import Made, StageResult
 
@@ -128,9 +130,12 @@ def measure_model(
     return context.workspace.stage(key, make)
 
 
-def load_system(name: str, measurement: StageResult) -> System:
-    """The measurement as a row of the comparison."""
-    return System.load(name, measurement.artifact)
+def load_system(name: str, measurement: StageResult, verdicts: StageResult | None) -> System:
+    """The measurement as a row of the comparison; where a judge was asked, his win rate decides."""
+    system = System.load(name, measurement.artifact)
+    if verdicts is None:
+        return system
+    return system.decided_by(WIN_RATE, [line["score"] for line in read_jsonl(verdicts.artifact.path / VERDICTS)])
 
 
 def _running_cost(recipe: Recipe, found: Mapping[str, Any], size: float, floor: StageResult | None) -> dict[str, float]:

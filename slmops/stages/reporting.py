@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from slmops import __version__
 from slmops.artifact import StageKey
+from slmops.config import Recipe
 from slmops.data.prepare import question_key
 from slmops.data.rows import Row
 from slmops.evaluation.formats import inside
@@ -21,8 +22,10 @@ from slmops.evaluation.stats import RESAMPLES, mean_interval, paired
 from slmops.evaluation.systems import System
 from slmops.files import write_json, write_text
 from slmops.stages.context import Context, rows_of
+from slmops.stages.judging import JUDGE, judge_part
 from slmops.stages.rows import ROWS, RowInfo
 from slmops.tasks.base import AnswerError, Task, closed_labels
+from slmops.teachers.asking import SIMILARITIES
 from slmops.teachers.facts import SUMS
 from slmops.workspace import Made, StageResult, link_or_copy
 
@@ -107,7 +110,7 @@ def write_report(context: Context, comparison: Comparison, data: StageResult) ->
         **recipe.evaluation.model_dump(mode="json", include={"confidence", "targets"}),
     }
     parents = {stage: artifact.id for stage, artifact in workspace.artifacts.items()}
-    key = StageKey("report", "report", 2, config, parents)
+    key = StageKey("report", "report", 3, config, parents)
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.evaluation.data_page import PAGE, REPORT
@@ -146,7 +149,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         "code_version": __version__,
         "seed": recipe.seed,
         "machine": _machine(recipe.evaluation.threads),
-        "primary_measure": task.primary_measure,
+        "primary_measure": systems["distilled"].primary_measure,
         "test_rows": len(test),
         "confidence": confidence,
         "verdict": _verdict(comparison, systems, differences[0]),
@@ -154,10 +157,12 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         "measures": {
             name: {k: v for k, v in asdict(m).items() if k in ("title", "unit", "better", "help")}
             for name, m in MEASURES.items()
-            if name in used
+            if name in {*used, task.primary_measure}
         },
         "differences": differences,
         "headline": _headline(systems.get("packaged"), teacher, recipe.evaluation.targets),
+        "judge": judge_part(context),
+        "export_measure": task.primary_measure,
         "export": [
             {"model": candidate.name, "attempts": candidate.attempts, "chosen": candidate.scheme}
             for candidate in comparison.candidates
@@ -192,7 +197,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             if m is not None
         ],
         "reproduce": [f"slmops run {recipe.output_path / 'recipe.yaml'}"],
-        "notes": _notes(comparison, systems, data),
+        "notes": [*_notes(comparison, systems, data), *_who_decides(recipe, task)],
     }
 
 
@@ -200,7 +205,7 @@ def _row(info: RowInfo, system: System, teacher: System | None, comparison: Comp
     told = {name for known in comparison.systems.values() for name in known.measures}
     measures: dict[str, float | None] = {name: system.measures.get(name) for name in MEASURES if name in told}
     measures["share_of_teacher"] = _kept(system, teacher)
-    values = system.values(system.primary_measure)
+    by_row = {measure: system.values(measure) for measure in (system.primary_measure, *system.beside)}
     candidates = {candidate.name: candidate for candidate in comparison.candidates}
     judged = comparison.chosen if info.name == "packaged" else candidates.get(info.name)
     note = f"{info.note}: {judged.name}" if info.name == "packaged" and judged else info.note
@@ -211,7 +216,7 @@ def _row(info: RowInfo, system: System, teacher: System | None, comparison: Comp
         "runtime": system.runtime,
         "precision": system.precision,
         "measures": measures,
-        "intervals": {system.primary_measure: mean_interval(values, confidence)} if values else {},
+        "intervals": {measure: mean_interval(values, confidence) for measure, values in by_row.items() if values},
         "latencies_ms": list(system.latencies_ms),
         "gates": [asdict(result) for result in judged.results] if judged else [],
         "packaged": info.name == "packaged",
@@ -410,6 +415,19 @@ def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageRes
         if note:
             notes.append(str(note))
     return notes
+
+
+def _who_decides(recipe: Recipe, task: Task) -> list[str]:
+    """What the measure that decides can tell, where answers may be good without being the reference."""
+    name = MEASURES[task.primary_measure].title
+    if recipe.evaluation.judge is not None:
+        return [f"The judge's win rate decides, {name} stands beside it; conversions are compared with their source by {name}."]
+    if task.primary_measure not in SIMILARITIES:
+        return []
+    return [
+        f"No judge was asked, so {name} decides: it tells how like the reference an answer is, not how good. "
+        f"A judge named under {JUDGE} gives the win rate."
+    ]
 
 
 def _machine(threads: int | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from slmops.tasks.scores import exact_match, mean_token_f1, same_text
 class Conversation(Prompted):
     """The assistant's next turn in a conversation.
 
-    A judge (``tasks.judge``) gives the measure ``win_rate``; without one, token F1 decides.
+    A judge that the recipe names (``evaluation.judge``) gives the win rate, which then decides; without one, token F1 does.
 
     Args:
         train_on: ``all`` the assistant's turns, each a training row of its own with the turns before it; or the ``last``.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-from slmops.data.rows import Row
+from pydantic import Field
 
-Judge = Callable[[list[dict[str, str]]], str]
-"""Answers chat turns with text: any teacher's way to answer one row."""
+from slmops.data.rows import Message
+from slmops.tasks.base import AnswerError
+from slmops.tasks.classification import Classification
+from slmops.tasks.labels import short
 
 Verdict = Literal["A", "B", "tie"]
 
@@ -21,9 +23,9 @@ _TOLD = (
 _VERDICT = re.compile(r"\bverdict\b\W*(?:answer\s+)?(a|b|tie)\b", re.IGNORECASE)
 
 
-def comparison(row: Row, first: str, second: str, rubric: str = RUBRIC) -> list[dict[str, str]]:
+def comparison(messages: Sequence[Message], first: str, second: str, rubric: str = RUBRIC) -> list[dict[str, str]]:
     """The turns that a judge is asked; the first answer is A, the second B."""
-    told = "\n\n".join(f"[{turn['role']}]\n{turn['content']}" for turn in row.messages)
+    told = "\n\n".join(f"[{turn['role']}]\n{turn['content']}" for turn in messages)
     asked = f"Conversation:\n\n{told}\n\nAnswer A:\n{first}\n\nAnswer B:\n{second}"
     return [{"role": "system", "content": _TOLD.replace("{rubric}", rubric)}, {"role": "user", "content": asked}]
 
@@ -37,22 +39,27 @@ def read_verdict(text: str) -> Verdict | None:
     return "A" if last == "a" else "B" if last == "b" else "tie"
 
 
-def judge_pair(judge: Judge, row: Row, answer: str, reference: str, rubric: str = RUBRIC) -> float | None:
-    """1 where the answer wins, 0 where the reference does, ½ for a tie; ``None`` where the judge did not say.
+class Verdicts(Classification):
+    """Comparisons as a task: their answer is a verdict, so that any teacher, or several, can be asked for it."""
 
-    Both orders are asked, because judges favour a place; two verdicts that contradict each other are a tie.
+    labels: tuple[str, ...] = Field(("A", "B", "tie"), description="The verdicts")
+
+    def parse(self, text: str) -> str:
+        """The verdict; raises :class:`AnswerError` where there is none."""
+        verdict = read_verdict(text)
+        if verdict is None:
+            raise AnswerError(f"no verdict: {short(text)!r}")
+        return verdict
+
+
+def pair_score(answer_first: str | None, reference_first: str | None) -> float:
+    """1 where the answer wins in both orders, 0 where the reference does, else ½.
+
+    Both orders are asked, because judges favour a place: verdicts that contradict each other are a tie. So is a pair of
+    which a verdict is missing.
+
+    Args:
+        answer_first: The verdict where the answer is A.
+        reference_first: The verdict where it is B.
     """
-    wins = []
-    for first, second, own in ((answer, reference, "A"), (reference, answer, "B")):
-        verdict = read_verdict(judge(comparison(row, first, second, rubric)))
-        if verdict is not None:
-            wins.append(0.5 if verdict == "tie" else float(verdict == own))
-    return sum(wins) / len(wins) if wins else None
-
-
-def win_rate(judge: Judge, rows: Sequence[Row], answers: Sequence[str], references: Sequence[str], rubric: str = RUBRIC) -> float:
-    """Mean of :func:`judge_pair` over rows; rows without a verdict count as ties. 0.5 means as good as the references."""
-    scores = [
-        judge_pair(judge, row, answer, reference, rubric) for row, answer, reference in zip(rows, answers, references, strict=True)
-    ]
-    return sum(0.5 if score is None else score for score in scores) / max(len(scores), 1)
+    return {("A", "B"): 1.0, ("B", "A"): 0.0}.get((str(answer_first), str(reference_first)), 0.5)

@@ -16,7 +16,7 @@ from slmops.teachers.replies import AskParams
 
 Turns = Callable[[Row], Sequence[Message]]
 
-_SIMILARITIES = ("token_f1", "rouge_l", "chrf")
+SIMILARITIES = ("token_f1", "rouge_l", "chrf")
 """Measures of tasks in which an answer may be good though it is not the gold one, so that it is not asked again."""
 
 
@@ -86,7 +86,7 @@ def ask_rows(
     facts: list[Mapping[str, Any]] = []
     by_try: list[int] = []
     stopped = None
-    again, verified = requests, task.primary_measure not in _SIMILARITIES
+    again, verified = requests, task.primary_measure not in SIMILARITIES
     for number in range(retries + 1):
         if not again or stopped is not None:
             break

@@ -19,6 +19,7 @@ from slmops.progress import duration, progress
 from slmops.teachers.api import ApiTeacher
 from slmops.teachers.base import Outcome, Request
 from slmops.teachers.cache import Claim, RequestCache, Spent, Stored, request_key
+from slmops.teachers.catalogue import ApiModel
 from slmops.teachers.pacing import Pace, backoff
 from slmops.teachers.replies import AskParams, ChatClient, Fault, Reply, estimate_tokens
 
@@ -84,10 +85,19 @@ def ask_all(
         MissingExtraError: The provider's package is not installed.
     """
     options = options or RequestOptions()
-    if options.max_cost is not None and teacher.model.cost(1, 1) is None:
-        fix = "give teacher.price_input and teacher.price_output"
-        raise ConfigError(f"nobody has said what {teacher.model.name} costs", where="max_cost", fix=fix)
+    check_price(teacher.model, options)
     return asyncio.run(_Run(teacher, requests, cache, options, template).all(client))
+
+
+def check_price(model: ApiModel, options: RequestOptions) -> None:
+    """Refuse a cap on the cost where nobody has said what the model costs.
+
+    Raises:
+        ConfigError: Says what to give.
+    """
+    if options.max_cost is not None and model.cost(1, 1) is None:
+        fix = "give teacher.price_input and teacher.price_output"
+        raise ConfigError(f"nobody has said what {model.name} costs", where="max_cost", fix=fix)
 
 
 @dataclass

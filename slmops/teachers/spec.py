@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from slmops.config import PluginSpec, Section, TeacherSection, build
+from slmops.config import AskedSection, PluginSpec, Section, build
 from slmops.data.readers import read_table
 from slmops.data.rows import Row
 from slmops.errors import ConfigError, UsageError, nearest
@@ -133,6 +133,12 @@ class TeacherSpec(Section):
         """The only member, if its weights are here: it can be tuned, measured and asked for signals."""
         return self.members[0] if self.combine is None and self.members[0].kind == "local" else None
 
+    @property
+    def gives_signals(self) -> bool:
+        """Whether it says more than its answers: its distribution, or its log-probabilities."""
+        logprobs = any(member.api.top_logprobs is not None for member in self.members)
+        return self.on_this_machine is not None or logprobs or (self.combine or {}).get("name") == "mixture"
+
 
 class TeacherOptions(Section):
     """Who answers, as commands are told it."""
@@ -159,15 +165,15 @@ class TeacherOptions(Section):
         return build(TeacherSpec, {**values, "members": self.members or named}, where="--teacher")
 
 
-def spec_of(section: TeacherSection) -> TeacherSpec:
-    """Who answers by a recipe.
+def spec_of(section: AskedSection, where: str = "teacher") -> TeacherSpec:
+    """Who is asked by a section of a recipe.
 
     Raises:
         ConfigError: An option is wrong.
     """
     alone = {"model": section.model, "api": section.api}
     values = section.model_dump(include={"combine", "requests", "mask_personal_data", "finders"})
-    return build(TeacherSpec, {**values, "members": section.members or [alone]}, where="teacher")
+    return build(TeacherSpec, {**values, "members": section.members or [alone]}, where=where)
 
 
 def _column(row: Row, name: str) -> str:

@@ -71,3 +71,17 @@ def test_bigger_models_need_more_room() -> None:
 
 def test_the_rate_of_this_machine_is_that_of_a_processor() -> None:
     assert 1e9 < matmul_rate() < 1e15
+
+
+def test_a_judge_on_this_machine_takes_its_time_too() -> None:
+    values = {
+        "name": "trial",
+        "task_type": "conversation",
+        "output_path": "x",
+        "data": {"source": {"name": "files"}},
+        "teacher": {"model": "t"},
+        "evaluation": {"judge": {"model": "j"}},
+    }
+    recipe = Recipe.model_validate(values)
+    small, large = (estimate(recipe, RawSplits(ROWS, [], [], []), 135 * M, 56 * M, 2e11, judge) for judge in (0, 1000 * M))
+    assert large.seconds > 2 * small.seconds

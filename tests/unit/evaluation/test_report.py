@@ -48,6 +48,49 @@ def test_the_page_is_well_formed_and_has_every_section(page: Page) -> None:
     assert set(sections.split()) <= set(ids)
 
 
+def test_a_judge_has_a_section_with_what_his_verdicts_came_to() -> None:
+    report = sample_report()
+    counts = {"wins": 3012, "losses": 1204, "ties": 784, "same": 41, "invalid": 7, "contradicted": 355, "unread": 12}
+    told = {
+        "name": "gpt-4o",
+        "rubric": "Which one is <kinder>?",
+        "masked": {"EMAIL": 3},
+        "calls": 9876,
+        "tokens": 5_000_000,
+        "cost": 12.5,
+    }
+    page = Page(render_html({**report, "judge": {**counts, **told}}))
+    assert ("id", "judge") in page.attributes
+    for text in (
+        "3,012",
+        "1,204",
+        "784",
+        "41",
+        "7",
+        "355",
+        "12",
+        "$12.5000 for 9,876 calls",
+        "3 × EMAIL",
+        "Which one is <kinder>?",
+    ):
+        assert text in page.text
+    assert ("id", "judge") not in Page(render_html(report)).attributes
+
+
+def test_conversions_are_compared_by_a_measure_of_their_own() -> None:
+    report = sample_report()
+    rate = {"title": "Win rate", "unit": "", "better": "higher", "help": "By a judge."}
+    judged = {
+        **report,
+        "primary_measure": "win_rate",
+        "export_measure": "accuracy",
+        "measures": {**report["measures"], "win_rate": rate},
+    }
+    assert '<th scope="col" class="n">Accuracy</th><th scope="col" class="n">Before export</th>' in render_html(judged)
+    with pytest.raises(ArtifactError, match="not explained under measures: token_f1"):
+        parse_report({**judged, "export_measure": "token_f1"})
+
+
 def test_the_page_needs_nothing_from_outside_and_runs_no_script(page: Page, source: str) -> None:
     loading = [value for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert {value for value in loading if not value.startswith(("#", "data:"))} == {"data-report.html"}

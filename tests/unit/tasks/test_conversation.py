@@ -7,7 +7,7 @@ import pytest
 from slmops.data.rows import Row
 from slmops.tasks.base import AnswerError, open_task, problem
 from slmops.tasks.conversation import turn_problem
-from slmops.tasks.judge import comparison, judge_pair, read_verdict, win_rate
+from slmops.tasks.judge import Verdicts, comparison, pair_score, read_verdict
 
 
 def turns(roles: str) -> list[dict[str, str]]:
@@ -81,19 +81,29 @@ def test_a_verdict_is_read(text: str, verdict: str | None) -> None:
     assert read_verdict(text) == verdict
 
 
+def test_verdicts_are_a_task_that_several_judges_can_vote_on() -> None:
+    assert Verdicts().parse("It is shorter.\nVerdict: answer b") == "B"
+    with pytest.raises(AnswerError, match=r"no verdict: 'I cannot say\.'"):
+        Verdicts().parse("I cannot say.")
+
+
 def test_a_judge_sees_the_conversation_the_rubric_and_both_answers() -> None:
-    system, asked = comparison(ROW, "yes", "no", "Is it polite?")
+    system, asked = comparison(ROW.messages, "yes", "no", "Is it polite?")
     assert "Is it polite?" in system["content"]
     assert asked["content"].index("turn 6") < asked["content"].index("yes") < asked["content"].index("no")
 
 
-def test_a_judge_that_favours_a_place_gives_a_tie() -> None:
-    def prefers(text: str):
-        return lambda asked: "Verdict: " + ("A" if f"Answer A:\n{text}" in asked[1]["content"] else "B")
-
-    assert judge_pair(lambda asked: "Verdict: A", ROW, "yes", "no") == 0.5
-    assert judge_pair(prefers("yes"), ROW, "yes", "no") == 1.0
-    assert judge_pair(prefers("no"), ROW, "yes", "no") == 0.0
-    assert judge_pair(lambda asked: "I cannot say.", ROW, "yes", "no") is None
-    assert win_rate(prefers("yes"), [ROW, ROW], ["yes", "no"], ["no", "yes"]) == 0.5
-    assert win_rate(lambda asked: "", [ROW], ["yes"], ["no"]) == 0.5
+@pytest.mark.parametrize(
+    ("answer_first", "reference_first", "score"),
+    [
+        ("A", "B", 1.0),
+        ("B", "A", 0.0),
+        ("tie", "tie", 0.5),
+        ("A", "A", 0.5),
+        ("A", "tie", 0.5),
+        ("A", None, 0.5),
+        (None, None, 0.5),
+    ],
+)
+def test_only_what_both_orders_say_is_no_tie(answer_first: str | None, reference_first: str | None, score: float) -> None:
+    assert pair_score(answer_first, reference_first) == score
