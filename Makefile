@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/slmops ask runs/support-routing "Where is my refund? I sent the shoes back two weeks ago."
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,21 +16,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _REPOSITORY = Path(__file__).parents[1]
 
+# Files whose tests look at the same finished run, which takes minutes: one process makes it and runs them, before the others.
+_LINE = tuple(f"tests/pipeline/test_{name}.py" for name in ("line", "killed", "own_teacher"))
 
-_SHARED = "finished"  # a fixture of minutes, made in one process only
 
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process, and what takes longest begins first."""
-    for item in items:
-        shares = _SHARED in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group(_SHARED if shares else str(item.path)))
-    items.sort(key=_place)
+    """What takes longest begins first, so that all processes end at about the same time."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(_LINE), item.path.parent.name != "pipeline"))
 
 
-def _place(item: pytest.Item) -> tuple[bool, bool]:
-    return _SHARED not in getattr(item, "fixturenames", ()), item.path.parent.name != "pipeline"
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests run in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _LINE[0] if nodeid.startswith(_LINE) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture
