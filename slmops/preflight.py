@@ -97,9 +97,9 @@ def check_gates(gates: Sequence[Gate], context: Context, data: StageResult) -> N
     """
     if context.workspace.planning:
         return
-    row = next(row for row in rows_of(data, "train"))
     task = context.task(data)
-    known = task.score([str(row.answer)], [str(row.answer)])
+    some = [row.answer for row in (rows_of(data, "train") or rows_of(data, "test"))[:1] if row.answer is not None]
+    known = task.score(some, some)
     for gate in gates:
         if gate.measure not in (*known, *COSTS, "share_of_teacher"):
             raise ConfigError(
@@ -107,6 +107,20 @@ def check_gates(gates: Sequence[Gate], context: Context, data: StageResult) -> N
                 where=f"gate {gate.text!r}",
                 fix=f"write for example 'share_of_teacher >= 0.9'; the task's measures are {', '.join(known)}",
             )
+
+
+def check_tuning(recipe: Recipe, labelled: bool) -> None:
+    """Refuse to tune a teacher on labelled rows where there are none.
+
+    Raises:
+        ConfigError: Says how to go on without.
+    """
+    if recipe.teacher.tune is not None and not labelled:
+        raise ConfigError(
+            "no training row is labelled, so there is nothing to tune the teacher on",
+            where="teacher.tune",
+            fix="leave it out (teacher.tune=null), or give rows with answers",
+        )
 
 
 def check_extras(recipe: Recipe) -> None:

@@ -72,6 +72,17 @@ class RunTeacher:
         recipe = self.context.recipe
         return AskParams(max_new_tokens=recipe.teacher.max_new_tokens or recipe.answers.max_new_tokens)
 
+    @property
+    def answer_key(self) -> dict[str, Any]:
+        """What of the recipe decides how it answers, for stage keys."""
+        recipe = self.context.recipe
+        return {
+            "max_new_tokens": self.params.max_new_tokens,
+            "precision": recipe.teacher.precision,
+            "engine": settled(recipe.teacher.engine, self.params.max_new_tokens),
+            **self.context.template_key,
+        }
+
     def turns(self, task: Task, row: Row) -> Sequence[Message]:
         """What it is asked for a row."""
         return row.messages if self.asks_plainly else task.ask(row)
@@ -144,25 +155,20 @@ def plan_answers(recipe: Recipe, rows: RawSplits) -> RequestPlan | None:
 
 
 def answer(context: Context, teacher: RunTeacher, data: StageResult) -> StageResult:
-    """The teacher's answers to train, pool and validation, and the rows that students train on.
+    """The teacher's answers to train, pool and labelled validation rows, and the rows that students train on.
 
     ``answers.jsonl`` has the pool's rows with the teacher's answer, ``labelled.jsonl`` what it said to the labelled training
     rows, ``training.jsonl`` all rows to train on, ``rejected.jsonl`` what is set aside with its reason.
     """
     recipe = context.recipe
     section = recipe.answers
-    config = {
-        **section.model_dump(mode="json"),
-        "max_new_tokens": teacher.params.max_new_tokens,
-        "precision": recipe.teacher.precision,
-        "engine": settled(recipe.teacher.engine, teacher.params.max_new_tokens),
-        **context.template_key,
-    }
+    config = {**section.model_dump(mode="json"), **teacher.answer_key}
     key = StageKey("answers", "answers", 2, config, {"teacher": teacher.id, "data": data.id})
 
     def make(folder: Path, work: Path) -> Made:
         task = context.task(data)
         splits = {name: rows_of(data, name) for name in ("train", "pool", "validation")}
+        splits["validation"] = [row for row in splits["validation"] if row.answer is not None]
         answered = ask_rows(
             teacher.open(task),
             [row for rows in splits.values() for row in rows],
