@@ -163,7 +163,7 @@ def answer(context: Context, teacher: RunTeacher, data: StageResult) -> StageRes
     recipe = context.recipe
     section = recipe.answers
     config = {**section.model_dump(mode="json"), **teacher.answer_key}
-    key = StageKey("answers", "answers", 2, config, {"teacher": teacher.id, "data": data.id})
+    key = StageKey("answers", "answers", 3, config, {"teacher": teacher.id, "data": data.id})
 
     def make(folder: Path, work: Path) -> Made:
         task = context.task(data)
@@ -182,7 +182,7 @@ def answer(context: Context, teacher: RunTeacher, data: StageResult) -> StageRes
         answered.raise_if_stopped(str(context.workspace.root), "teacher.requests.max_cost")
         check_success(answered.given, section.min_success)
         given = {one.row.id: one for one in answered.given}
-        labelled = [(given[row.id], *_trains_on(task, given[row.id], row, section.label_source)) for row in splits["train"]]
+        labelled = [(given[row.id], *label(given[row.id], task, section.label_source)) for row in splits["train"]]
         pool = [given[row.id] for row in splits["pool"]]
         good = [one for one in pool if one.answer is not None]
         write_jsonl(folder / "answers.jsonl", [answer_line(one, str(one.answer), task) for one in good])
@@ -226,11 +226,6 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         return Made({"rows": len(rows), "positions": sum(len(signal) for signal in signals)})
 
     return context.workspace.stage(key, make)
-
-
-def _trains_on(task: Task, one: Given, row: Row, source: Any) -> tuple[str | None, str | None]:
-    """What a labelled training row trains on, or why it does not; by ``gold`` whatever the teacher said."""
-    return (task.parse(str(row.answer)), None) if source == "gold" else label(one, task, source)
 
 
 def _training_rows(task: Task, one: Given, answer: str) -> list[Row]:
