@@ -27,6 +27,7 @@ SOURCES = Registry(
     "source",
     {
         "files": Entry("slmops.data.sources:FilesSource"),
+        "plain-text": Entry("slmops.data.plain_text:PlainText"),
         "support-messages": Entry("slmops.data.support_messages:SupportMessages"),
     },
 )
