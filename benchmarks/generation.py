@@ -163,8 +163,8 @@ def answer_all(teacher: LocalTeacher, rows: Sequence[Row], tokens: int) -> None:
     """What a stage does with rows: chunks of like length, each written to its file."""
 
     def make(chunk: Sequence[Row], file: Path) -> None:
-        answers = teacher.answer(chunk, tokens)
-        write_json(file, {row.id: answer for row, answer in zip(chunk, answers, strict=True)})
+        answers = teacher.answer(chunk, Sampling(max_new_tokens=tokens))
+        write_json(file, {row.id: answer.text for row, answer in zip(chunk, answers, strict=True)})
 
     with tempfile.TemporaryDirectory() as work:
         chunks = in_chunks(

@@ -50,7 +50,7 @@ def estimate(
     """
     shares = recipe.data.test_share * (not rows.test) + recipe.data.validation_share * (not rows.validation)
     labelled = max(1, round(len(rows.labelled) * (1 - shares)))
-    test = len(rows.test) or round(len(rows.labelled) * recipe.data.test_share)
+    test = len(rows.test) or round(len(rows.labelled or rows.pool) * recipe.data.test_share)
     questions = [row.question for row in (*rows.labelled, *rows.pool)]
     tokens = _TEMPLATE_TOKENS + sum(map(len, questions)) / max(1, len(questions)) / _CHARACTERS_A_TOKEN
     pool = len(rows.pool)

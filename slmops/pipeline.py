@@ -15,14 +15,24 @@ from slmops.evaluation.gates import judge as judge_gate
 from slmops.evaluation.systems import System
 from slmops.files import write_text
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
-from slmops.preflight import check_extras, check_gates, check_judge, check_keys, check_machine, check_names, check_teacher
+from slmops.preflight import (
+    check_extras,
+    check_gates,
+    check_judge,
+    check_keys,
+    check_machine,
+    check_names,
+    check_teacher,
+    check_tuning,
+)
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt
 from slmops.stages.exporting import export_model, package, reference_answers
 from slmops.stages.judging import RunJudge
 from slmops.stages.measuring import Turns, load_system, measure_floor, measure_model
 from slmops.stages.outside import answerers, measure_answers, reply_signals
-from slmops.stages.preparing import prepare_data
+from slmops.stages.preparing import gold_of, prepare_data
+from slmops.stages.referring import answer_held_out
 from slmops.stages.reporting import Candidate, Comparison, write_report
 from slmops.stages.rows import STUDENTS
 from slmops.stages.teaching import cut_student, train_model, tune_teacher
@@ -136,21 +146,24 @@ def _here(model: ResolvedModel | Pending) -> ResolvedModel | None:
 def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: ResolvedModel | None) -> Outcome:
     recipe = context.recipe
     gates = [Gate.parse(text) for text in recipe.gates]
-    data = prepare_data(context, _at(student_base))
-    check_gates(gates, context, data)
+    prepared = prepare_data(context, _at(student_base))
+    gold = gold_of(context, prepared)
+    check_gates(gates, context, prepared)
+    check_tuning(recipe, gold.training)
     judge = RunJudge.of(context)
     local = spec_of(recipe.teacher).on_this_machine is not None
-    teacher = RunTeacher(context, tune_teacher(context, _at(teacher_base), data) if local else None)
-    answers = answer(context, teacher, data)
+    teacher = RunTeacher(context, tune_teacher(context, _at(teacher_base), prepared) if local else None)
+    answers = answer(context, teacher, prepared)
+    data = answer_held_out(context, teacher, prepared, gold)
     known = take_signals(context, teacher, data, answers) if teacher.distribution else None
     untuned = cut_student(context, _at(student_base))
     signals = known or _of_replies(context, teacher, data, answers, untuned)
-    students = _students(context, data, answers, signals, untuned)
+    students = _students(context, data, answers, signals, untuned, labelled=gold.training)
 
     floors = {name: measure_floor(context, name) for name in ("torch", recipe.export.runtime)}
     models = {**({"teacher": teacher.model} if teacher.model else {}), **students}
     measured = {}
-    if judge is None and context.has_labels(data):
+    if judge is None and gold.training and context.has_labels(data):
         measured["tfidf"] = measure_model(context, "tfidf", data, data, runtime="tfidf", floor=None)
     if teacher.model is None:
         answered = measure_answers(context, teacher, data)
@@ -162,7 +175,7 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     judged = judge.verdicts(measured, data) if judge else {}
     systems = {name: load_system(name, result, judged.get(name)) for name, result in measured.items()}
     floor = floors[recipe.export.runtime]
-    candidates = _candidates(context, gates, data, answers, teacher, students, systems, floor, judge)
+    candidates = _candidates(context, gates, data, answers, teacher, students, systems, floor, judge, referred=not gold.test)
     chosen = next((candidate for candidate in candidates if candidate.verdict == "passed"), None)
     named = [teacher_base] if teacher.model is not None else answerers(teacher.spec, teacher.id)
     judges = answerers(judge.spec, judge.id) if judge else []
@@ -187,17 +200,26 @@ def _of_replies(
 
 
 def _students(
-    context: Context, data: StageResult, answers: StageResult, signals: StageResult | None, untuned: StageResult
+    context: Context,
+    data: StageResult,
+    answers: StageResult,
+    signals: StageResult | None,
+    untuned: StageResult,
+    *,
+    labelled: bool,
 ) -> dict[str, StageResult]:
-    """The student before training, fine-tuned, on answers, distilled; without signals the last two are one."""
+    """The student before training, fine-tuned, on answers, distilled; without signals the last two are one.
+
+    Where no training row is labelled there is nothing to fine-tune on, and no control.
+    """
     recipe = context.recipe
     start = ModelAt(untuned.path / MODEL, untuned.id)
     plain = recipe.training.model_copy(update={"objectives": ({"name": "cross_entropy"},)})
     inputs = {"data": data, "answers": answers}
     distilled = train_model(context, "distilled", start, {**inputs, **({"signals": signals} if signals else {})}, recipe.training)
     answers_only = {"answers-only": train_model(context, "answers-only", start, inputs, plain)} if signals else {}
-    control = train_model(context, "control", start, {"data": data}, plain, updates_of=distilled)
-    return {"untuned": untuned, "control": control, **answers_only, "distilled": distilled}
+    control = {"control": train_model(context, "control", start, {"data": data}, plain, updates_of=distilled)} if labelled else {}
+    return {"untuned": untuned, **control, **answers_only, "distilled": distilled}
 
 
 def _candidates(
@@ -210,8 +232,14 @@ def _candidates(
     systems: dict[str, System],
     floor: StageResult,
     judge: RunJudge | None,
+    *,
+    referred: bool,
 ) -> list[Candidate]:
-    """Convert, package, measure and judge the quantized teacher, then the students, the best first, until one passes."""
+    """Convert, package, measure and judge the quantized teacher, then the students, the best first, until one passes.
+
+    With ``referred``, where the teacher's answers are the references, the quantized teacher is a row alone: that it agrees
+    with itself says nothing for it.
+    """
 
     def candidate(name: str, model: StageResult, turns: Turns | None = None) -> Candidate:
         return _candidate(context, name, model, gates, data, answers, systems, floor, judge, turns)
@@ -221,6 +249,9 @@ def _candidates(
         quantized = candidate(QUANTIZED, teacher.model, None if teacher.asks_plainly else teacher.turns)
         if teacher.asks_otherwise(data):
             refused = GateResult("prompt", "failed", "it was asked with the task's prompt, which a package has not")
+            quantized = replace(quantized, results=(refused, *quantized.results))
+        if referred:
+            refused = GateResult("reference", "failed", "it is compared with the teacher's answers, which are its own")
             quantized = replace(quantized, results=(refused, *quantized.results))
         candidates.append(quantized)
         if quantized.system is not None:

@@ -134,10 +134,10 @@ def check_gates(gates: Sequence[Gate], context: Context, data: StageResult) -> N
     """
     if context.workspace.planning:
         return
-    row = next(row for row in rows_of(data, "train"))
     task, judge = context.task(data), context.recipe.evaluation.judge
     check_judged(context.recipe, task)
-    known = [*task.score([str(row.answer)], [str(row.answer)]), *([WIN_RATE] if judge else [])]
+    some = [row.answer for row in (rows_of(data, "train") or rows_of(data, "test"))[:1] if row.answer is not None]
+    known = [*task.score(some, some), *([WIN_RATE] if judge else [])]
     for gate in gates:
         if gate.measure == WIN_RATE and judge is None:
             raise ConfigError("nobody is asked who wins", where=f"gate {gate.text!r}", fix=f"name a judge under {JUDGE}")
@@ -147,6 +147,20 @@ def check_gates(gates: Sequence[Gate], context: Context, data: StageResult) -> N
                 where=f"gate {gate.text!r}",
                 fix=f"write for example 'share_of_teacher >= 0.9'; the task's measures are {', '.join(known)}",
             )
+
+
+def check_tuning(recipe: Recipe, labelled: bool) -> None:
+    """Refuse to tune a teacher on labelled rows where there are none.
+
+    Raises:
+        ConfigError: Says how to go on without.
+    """
+    if recipe.teacher.tune is not None and not labelled:
+        raise ConfigError(
+            "no training row is labelled, so there is nothing to tune the teacher on",
+            where="teacher.tune",
+            fix="leave it out (teacher.tune=null), or give rows with answers",
+        )
 
 
 def check_extras(recipe: Recipe) -> None:

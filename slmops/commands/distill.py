@@ -107,7 +107,7 @@ def distill(
     local = spec.on_this_machine
     same = local is not None and values["student"]["model"] in (None, local.model)
     model = None if local is None else find(local.model) if plan else resolve(local.model)
-    if local is not None:
+    if local is not None and detected.labelled_share:
         tune = {"lora": {}, "epochs": _epochs(round(detected.rows * detected.labelled_share))}
         values["teacher"] = {"tune": tune, **values["teacher"]}
     if same and model is not None and values["student"]["layers"] is None:
@@ -156,8 +156,9 @@ _LONGEST = {"classification": 16, "nli": 16, "math": 32, "qa": 64}
 
 def _task(given: str | None, detected: Detected) -> str:
     if given is None and detected.task_type != "classification":
+        unlabelled = "no row has an answer, so the kind of task cannot be told"
         raise UsageError(
-            "the answers are free text, which may be several kinds of task",
+            unlabelled if not detected.labelled_share else "the answers are free text, which may be several kinds of task",
             where="--task_type",
             fix=f"name it: {', '.join(TASKS.names())}",
         )

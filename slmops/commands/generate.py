@@ -78,6 +78,8 @@ def _table(facts: dict[str, Any], folder: Path) -> str:
     if facts["rejected"]:
         reasons = ", ".join(f"{count:,} × {reason}" for reason, count in facts["reasons"].items())
         lines.append(f"rejected  {facts['rejected']:,} in {folder / REJECTED} ({reasons})")
+    if facts["invalid_beside_gold"]:
+        lines.append(f"gold      {facts['invalid_beside_gold']:,} of these by gold alone: the teacher gave no valid answer")
     if facts["gold"]:
         first = f"; {facts['right_by_try'][0]:.1%} at the first try" if "right_by_try" in facts else ""
         lines.append(f"right     {facts['right']:.1%} of {facts['gold']:,} rows with a gold answer{first}")

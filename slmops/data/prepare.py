@@ -53,8 +53,8 @@ class Prepared:
     Args:
         train: Rows with an answer.
         pool: Rows without one, for a teacher to answer.
-        validation: Rows with an answer, to choose by. Where nothing is labelled they come from the pool, without answers.
-        test: Rows with an answer, to measure with.
+        validation: Rows with an answer, to choose by. Where no training row is labelled they may lack it.
+        test: The same, to measure with.
         rejected: All rows set aside.
         labels: The answers to choose from; ``None`` for free text, which labels behind a reasoning are too.
     """
@@ -101,7 +101,8 @@ def prepare(
 
     A question that stands in several splits stays in test, else validation, else train, else the pool; inside a split its
     first row stays. Rows dropped so are in ``rejected`` but do not count as bad. Missing splits are drawn from the labelled
-    rows, stratified by label, by a hash of the seed and the question: the order of the rows has no influence. Rows that a
+    rows, stratified by label, by a hash of the seed and the question: the order of the rows has no influence. Where no
+    training row is labelled, they are drawn from the pool. Rows that a
     teacher made stay in train and pool, and none of them comes from a validation or test row.
 
     Args:
@@ -136,21 +137,19 @@ def prepare(
     if emptied or not (splits["train"] or splits["pool"]):
         lost = emptied[0] if emptied else "training"
         raise DataError(f"no {lost} row is left\n  {_summary(rejected)}", fix=f"give more rows; {REJECTED} has those set aside")
-    answers = [row.answer or "" for name in ("train", "validation", "test") for row in splits[name]]
+    answers = [row.answer for name in ("train", "validation", "test") for row in splits[name] if row.answer is not None]
     known = tuple(labels) if labels is not None else tuple(sorted(set(answers))) if look_like_labels(answers) else None
     stratum = label_of if known is not None else lambda row: ""
-    train, pool, validation, test = splits["train"], splits["pool"], splits["validation"], splits["test"]
-    labelled, alike = sum(row.made is None for row in train), examined.together
-    if "test" not in given and test_share > 0:
-        test, train = _draw(train, round(labelled * test_share), "test", stratum, seed, alike)
-    if "validation" not in given and validation_share > 0:
-        if train:
-            validation, train = _draw(train, round(labelled * validation_share), "validation", stratum, seed, alike)
-        else:
-            validation, pool = _draw(pool, round(len(pool) * validation_share), "validation", lambda row: "", seed, alike)
-    train, pool = (_checked(rows, _drawn_from([*validation, *test], alike), rejected) for rows in (train, pool))
+    alike, drawn_from = examined.together, "train" if splits["train"] else "pool"
+    real = sum(row.made is None for row in splits[drawn_from])
+    for name, share in (("test", test_share), ("validation", validation_share)):
+        if name not in given and share > 0:
+            by = stratum if drawn_from == "train" else lambda row: ""
+            splits[name], splits[drawn_from] = _draw(splits[drawn_from], round(real * share), name, by, seed, alike)
+    left_out = _drawn_from([*splits["validation"], *splits["test"]], alike)
+    train, pool = (_checked(splits[name], left_out, rejected) for name in ("train", "pool"))
     counted = known is None or set(answers) <= set(known)
-    return Prepared(train, pool, validation, test, rejected, known if counted else None)
+    return Prepared(train, pool, splits["validation"], splits["test"], rejected, known if counted else None)
 
 
 def write(prepared: Prepared, folder: Path) -> None:
@@ -281,9 +280,10 @@ def _draw(
     if 2 * len(taken) < count:  # most rows are of one pattern: there is no split that keeps them together
         taken, _ = take(None)
     if not taken:
+        what = "rows" if all(row.answer is None for row in rows) else "labelled rows"
         raise DataError(
-            f"too few labelled rows ({len(rows)}) to set some aside for {name}",
-            fix=f"give a file with {name} rows (--{name}_data), or more labelled rows",
+            f"too few {what} ({len(rows)}) to set some aside for {name}",
+            fix=f"give a file with {name} rows (--{name}_data), or more {what}",
         )
     held_out = {row.id for row in taken}
     return taken, [row for row in rows if row.id not in held_out]

@@ -54,13 +54,19 @@ class FileRows(NamedTuple):
 
 
 def read_rows(
-    path: Path, role: Role, columns: Columns, *, system_prompt: str | None = None, like: Layout | None = None
+    path: Path,
+    role: Role,
+    columns: Columns,
+    *,
+    system_prompt: str | None = None,
+    like: Layout | None = None,
+    unlabelled: bool = False,
 ) -> FileRows:
     """Read a data file.
 
     In a train file ``null`` for an answer makes a row unlabelled, and so does a file in which no row has an answer;
     an empty answer, or a row that lacks the field others have, is a bad row. In validation and test files every row needs an
-    answer. In a pool file answers are not read.
+    answer, but where nothing is labelled none may have one. In a pool file answers are not read.
 
     Args:
         path: The file.
@@ -68,6 +74,7 @@ def read_rows(
         columns: What the user named.
         system_prompt: System turn for conversations that have none of their own.
         like: Layout of the train file.
+        unlabelled: Whether no row of the train file has an answer.
 
     Raises:
         DataError: The file cannot be read, its columns cannot be told apart, or no row can be used.
@@ -77,10 +84,11 @@ def read_rows(
     layout = choose_layout(table, columns, needs_answer=role != "pool", like=like)
     examples = [_example(layout, record, role) for record in table.records]
     has_answers = any(isinstance(example, Example) and example.answer for example in examples)
+    needed = role in ("validation", "test") and (has_answers or not unlabelled)
     result = FileRows(table, layout, [], [], [])
     for record, example in zip(table.records, examples, strict=True):
         origin = at(path, record.line)
-        problem = example if isinstance(example, str) else _missing_answer(example, layout, role, has_answers)
+        problem = example if isinstance(example, str) else _missing_answer(example, layout, role, has_answers, needed)
         if isinstance(example, str) or problem:
             result.rejected.append(Rejected(origin, problem or "", _raw(record)))
             continue
@@ -129,12 +137,12 @@ def _made(values: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return mark if isinstance(mark, dict) and "method" in mark and isinstance(mark.get("sources"), list) else None
 
 
-def _missing_answer(example: Example, layout: Layout, role: Role, has_answers: bool) -> str | None:
+def _missing_answer(example: Example, layout: Layout, role: Role, has_answers: bool, needed: bool) -> str | None:
     """Why a record without an answer is a bad row; ``None`` where it is none."""
     if role == "pool" or example.answer:
         return None
     field = f"field {layout.tags or layout.answer!r}" if layout.tags or layout.answer else "the last assistant turn"
-    if role != "train":
+    if needed:
         return f"no answer: {field}; every row of a {role} file needs one"
     if not has_answers or (example.answer is None and not example.absent):
         return None

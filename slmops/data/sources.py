@@ -27,6 +27,7 @@ SOURCES = Registry(
     "source",
     {
         "files": Entry("slmops.data.sources:FilesSource"),
+        "plain-text": Entry("slmops.data.plain_text:PlainText"),
         "support-messages": Entry("slmops.data.support_messages:SupportMessages"),
     },
 )
@@ -39,7 +40,7 @@ class RawSplits:
     Args:
         labelled: Training rows with an answer.
         pool: Rows without one, for a teacher to answer.
-        validation: Rows with an answer; empty where the source has no such split.
+        validation: Rows with an answer, or without where nothing is labelled; empty where the source has no such split.
         test: The same.
         rejected: Rows set aside while reading.
     """
@@ -72,7 +73,7 @@ class FilesSource(BaseModel):
         train: Rows with answers, without, or both. An answer of ``null`` makes a row unlabelled; so does a file in which no
             row has an answer.
         pool: Questions without answers; answers that stand there are not read.
-        validation: Rows with answers; made from ``train`` when left out.
+        validation: Rows with answers, or without where no row of ``train`` has one; made from ``train`` when left out.
         test: The same.
         text_template: Literal text with slots such as ``"{phrase} => {tone}"``; the last slot is the answer's.
         input_field: Column of the question, or several, separated by commas; ``question.stem`` and ``instances.0.input``
@@ -127,12 +128,22 @@ class FilesSource(BaseModel):
         def rows(path: Path | None, role: Role) -> FileRows:
             if path is None:
                 return FileRows(train.table, train.layout, [], [], [])
-            files.append(read_rows(path, role, self.columns(), system_prompt=self.system_prompt, like=train.layout))
+            files.append(
+                read_rows(
+                    path,
+                    role,
+                    self.columns(),
+                    system_prompt=self.system_prompt,
+                    like=train.layout,
+                    unlabelled=not train.labelled,
+                )
+            )
             return files[-1]
 
         pool, validation, test = rows(self.pool, "pool"), rows(self.validation, "validation"), rows(self.test, "test")
         rejected = [bad for file in files for bad in file.rejected]
-        return RawSplits(train.labelled, train.unlabelled + pool.unlabelled, validation.labelled, test.labelled, rejected)
+        chosen, measured = (file.labelled or file.unlabelled for file in (validation, test))
+        return RawSplits(train.labelled, train.unlabelled + pool.unlabelled, chosen, measured, rejected)
 
     def _files(self) -> dict[str, Path]:
         roles = {"train": self.train, "pool": self.pool, "validation": self.validation, "test": self.test}

@@ -44,7 +44,10 @@ def confusion(report: Report) -> Figure | None:
     if worst:
         expected, answered, wrong, of = worst[0]
         title = f"Most often wrong: “{expected}” answered as “{answered}”, {wrong} of {of}"
-    caption = f"{report.title(report.confusion.row)}: {right} of {total} answers are right. Shade: share of the line."
+    what = "right"
+    if report.reference == "teacher":
+        title, what = title.replace("Most often wrong", "Most often unlike the teacher"), "the teacher's"
+    caption = f"{report.title(report.confusion.row)}: {right} of {total} answers are {what}. Shade: share of the line."
     described = "; ".join(f"{a} answered as {b}: {n} of {of}" for a, b, n, of in confused_pairs(report))
     return Figure.drawn("confusion", title, caption, described, lambda frame: charts.heat_chart(labels, matrix, frame), wide=FULL)
 
@@ -82,7 +85,9 @@ def _quality(report: Report) -> Figure | None:
         for row in report.rows
     ]
     title = f"{measure.title} of every row"
-    if best is not None and base is not None:
+    if best is not None and report.reference == "teacher":
+        title = f"{measure.title}: {figure(key, best, measure)} as packaged"
+    elif best is not None and base is not None:
         title = f"{measure.title} {figure(key, best, measure)} as packaged, {figure(key, base, measure)} for the tuned teacher"
     caption = f"{report.test_rows:,} test rows. Lines are {100 * report.confidence:g}\u00a0% intervals."
     if base is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from slmops.errors import UsageError, nearest
@@ -110,6 +110,15 @@ COSTS = (
     *("latency_p50_ms", "latency_p95_ms", "requests_per_s", "cost_per_million"),
 )
 """Measures of what a model costs; those of the answers are a task's own."""
+
+
+def against_teacher(name: str) -> Measure:
+    """A measure of answers as it reads where the references are the teacher's answers and no gold."""
+    known = MEASURES[name]
+    if name in (*COSTS, "valid_share", "share_of_teacher"):
+        return known
+    title = "Agreement with the teacher" if known.of_rows == "right" else f"{known.title} against the teacher"
+    return replace(known, title=title, help=f"The teacher's own answers stand for the right ones, there is no gold. {known.help}")
 
 
 def measure_name(name: str) -> str:

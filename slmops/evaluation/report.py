@@ -93,7 +93,8 @@ def render_table(report: Mapping[str, Any], width: int = 100) -> str:
             dropped.append(key)
     verdict = checked.verdict
     packaged = f"Packaged: {checked.title(verdict.packaged)}." if verdict.packaged else "Nothing is packaged."
-    notes = ["* is what was packaged."] if checked.packaged else []
+    notes = ["Reference: the teacher's own answers, there is no gold."] if checked.reference == "teacher" else []
+    notes += ["* is what was packaged."] if checked.packaged else []
     notes.append(f"[ ] is the {100 * checked.confidence:g} % interval on {checked.test_rows:,} test rows.")
     if dropped:
         notes.append(f"No room for: {', '.join(_SHORT[key] for key in dropped)}.")

@@ -34,7 +34,7 @@ class Machine(Part):
 class Verdict(Part):
     """The answer for a reader in a hurry."""
 
-    word: Word = Field(description="What distillation did against the control")
+    word: Word = Field(description="What distillation did against the control; without labels, against the untuned student")
     sentence: str = Field(description="The verdict as one sentence")
     packaged: str | None = Field(description="Name of the row that was packaged; null where no candidate passed its gates")
     why: str = Field(description="Why this row is packaged, or why none is")
@@ -252,6 +252,9 @@ class Report(Part):
     seed: int
     machine: Machine
     primary_measure: str = Field(description="Key of the measure that quality is judged by")
+    reference: Literal["gold", "teacher"] = Field(
+        "gold", description="What answers are compared with: gold, or the teacher's own answers where there is none"
+    )
     test_rows: int
     confidence: float = Field(description="Of all intervals, such as 0.95", gt=0, lt=1)
     verdict: Verdict

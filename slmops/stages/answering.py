@@ -72,6 +72,17 @@ class RunTeacher:
         recipe = self.context.recipe
         return AskParams(max_new_tokens=recipe.teacher.max_new_tokens or recipe.answers.max_new_tokens)
 
+    @property
+    def answer_key(self) -> dict[str, Any]:
+        """What of the recipe decides how it answers, for stage keys."""
+        recipe = self.context.recipe
+        return {
+            "max_new_tokens": self.params.max_new_tokens,
+            "precision": recipe.teacher.precision,
+            "engine": settled(recipe.teacher.engine, self.params.max_new_tokens),
+            **self.context.template_key,
+        }
+
     def turns(self, task: Task, row: Row) -> Sequence[Message]:
         """What it is asked for a row."""
         return row.messages if self.asks_plainly else task.ask(row)
@@ -144,25 +155,20 @@ def plan_answers(recipe: Recipe, rows: RawSplits) -> RequestPlan | None:
 
 
 def answer(context: Context, teacher: RunTeacher, data: StageResult) -> StageResult:
-    """The teacher's answers to train, pool and validation, and the rows that students train on.
+    """The teacher's answers to train, pool and labelled validation rows, and the rows that students train on.
 
     ``answers.jsonl`` has the pool's rows with the teacher's answer, ``labelled.jsonl`` what it said to the labelled training
     rows, ``training.jsonl`` all rows to train on, ``rejected.jsonl`` what is set aside with its reason.
     """
     recipe = context.recipe
     section = recipe.answers
-    config = {
-        **section.model_dump(mode="json"),
-        "max_new_tokens": teacher.params.max_new_tokens,
-        "precision": recipe.teacher.precision,
-        "engine": settled(recipe.teacher.engine, teacher.params.max_new_tokens),
-        **context.template_key,
-    }
-    key = StageKey("answers", "answers", 2, config, {"teacher": teacher.id, "data": data.id})
+    config = {**section.model_dump(mode="json"), **teacher.answer_key}
+    key = StageKey("answers", "answers", 3, config, {"teacher": teacher.id, "data": data.id})
 
     def make(folder: Path, work: Path) -> Made:
         task = context.task(data)
         splits = {name: rows_of(data, name) for name in ("train", "pool", "validation")}
+        splits["validation"] = [row for row in splits["validation"] if row.answer is not None]
         answered = ask_rows(
             teacher.open(task),
             [row for rows in splits.values() for row in rows],
@@ -176,7 +182,7 @@ def answer(context: Context, teacher: RunTeacher, data: StageResult) -> StageRes
         answered.raise_if_stopped(str(context.workspace.root), "teacher.requests.max_cost")
         check_success(answered.given, section.min_success)
         given = {one.row.id: one for one in answered.given}
-        labelled = [(given[row.id], *_trains_on(task, given[row.id], row, section.label_source)) for row in splits["train"]]
+        labelled = [(given[row.id], *label(given[row.id], task, section.label_source)) for row in splits["train"]]
         pool = [given[row.id] for row in splits["pool"]]
         good = [one for one in pool if one.answer is not None]
         write_jsonl(folder / "answers.jsonl", [answer_line(one, str(one.answer), task) for one in good])
@@ -220,11 +226,6 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         return Made({"rows": len(rows), "positions": sum(len(signal) for signal in signals)})
 
     return context.workspace.stage(key, make)
-
-
-def _trains_on(task: Task, one: Given, row: Row, source: Any) -> tuple[str | None, str | None]:
-    """What a labelled training row trains on, or why it does not; by ``gold`` whatever the teacher said."""
-    return (task.parse(str(row.answer)), None) if source == "gold" else label(one, task, source)
 
 
 def _training_rows(task: Task, one: Given, answer: str) -> list[Row]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from slmops.data.sources import SOURCES, Source
 from slmops.errors import DataError
 from slmops.files import digest, file_digest, write_json
 from slmops.progress import say
-from slmops.stages.context import Context, ModelAt
+from slmops.stages.context import Context, ModelAt, rows_of
 from slmops.tasks.base import open_task, task_class, task_key
 from slmops.workspace import Made, StageResult
 
@@ -37,6 +39,29 @@ def open_source(context: Context) -> Source:
     name, options = plugin(context.recipe.data.source, where="data.source")
     source: Source = build(SOURCES.get(name), options, where=f"source {name!r}")
     return source
+
+
+@dataclass(frozen=True)
+class Gold:
+    """Whether the rows of training, validation and test have gold answers."""
+
+    training: bool
+    validation: bool
+    test: bool
+
+
+def gold_of(context: Context, data: StageResult) -> Gold:
+    """What of a run's data is labelled; while planning without the data, what its source says."""
+    if (data.path / "task.json").is_file():
+        splits = {name: rows_of(data, name) for name in ("train", "validation", "test")}
+        return Gold(bool(splits["train"]), *(_labelled(splits[name]) for name in ("validation", "test")))
+    raw = open_source(context).read()
+    drawn = bool(raw.labelled)
+    return Gold(drawn, *(_labelled(rows) if rows else drawn for rows in (raw.validation, raw.test)))
+
+
+def _labelled(rows: Sequence[Row]) -> bool:
+    return all(row.answer is not None for row in rows)
 
 
 def prepare_data(context: Context, student: ModelAt) -> StageResult:
@@ -65,8 +90,8 @@ def prepare_data(context: Context, student: ModelAt) -> StageResult:
 
         model = task_class(recipe.task_type)
         raw = source.read()
-        given = [str(row.answer) for rows in (raw.labelled, raw.validation, raw.test) for row in rows]
-        task = open_task(recipe.task_type, model.complete(recipe.task, given)) if given else None
+        given = [row.answer for rows in (raw.labelled, raw.validation, raw.test) for row in rows if row.answer is not None]
+        task = open_task(recipe.task_type, model.complete(recipe.task, given))
 
         prepared, report = check_source(
             raw,
@@ -79,14 +104,14 @@ def prepare_data(context: Context, student: ModelAt) -> StageResult:
             validation_share=section.validation_share,
             test_share=section.test_share,
         )
-        if not prepared.train:
+        if raw.labelled and not prepared.train:
             raise DataError(
                 "no labelled row is left for training",
                 where="data.source",
-                fix="give some rows with answers: the comparison needs them",
+                fix="look why they were set aside: slmops check-data; or give rows without answers alone",
             )
-        answers = [str(row.answer) for name in ("train", "validation", "test") for row in prepared.split(name)]
-        options = model.complete(recipe.task, answers)
+        splits = [prepared.split(name) for name in ("train", "validation", "test")]
+        options = model.complete(recipe.task, [row.answer for rows in splits for row in rows if row.answer is not None])
         open_task(recipe.task_type, options)
         write(prepared, folder)
         write_pages(report, folder)

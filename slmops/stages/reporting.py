@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +17,13 @@ from slmops.data.prepare import question_key
 from slmops.data.rows import Row
 from slmops.evaluation.formats import inside
 from slmops.evaluation.gates import GateResult, Verdict, overall
-from slmops.evaluation.measures import MEASURES
+from slmops.evaluation.measures import MEASURES, Measure, against_teacher
 from slmops.evaluation.stats import RESAMPLES, mean_interval, paired
 from slmops.evaluation.systems import System
 from slmops.files import write_json, write_text
 from slmops.stages.context import Context, rows_of
 from slmops.stages.judging import JUDGE, judge_part
+from slmops.stages.referring import REFERENCES
 from slmops.stages.rows import ROWS, RowInfo
 from slmops.tasks.base import AnswerError, Task, closed_labels
 from slmops.teachers.asking import SIMILARITIES
@@ -36,6 +37,7 @@ _PAIRS = (
     ("packaged", "teacher"),
     ("distilled", "tfidf"),
 )
+_WITHOUT_LABELS = ("distilled", "untuned")
 _SHOWN_DISAGREEMENTS = 10
 
 
@@ -136,11 +138,16 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         systems["packaged"] = chosen.system
     teacher = systems.get("teacher")
     test = rows_of(data, "test")
-    differences = [_difference(systems, a, b, confidence) for a, b in _PAIRS if a in systems and b in systems]
-    rows = [_row(info, systems[info.name], teacher, comparison, confidence) for info in ROWS if info.name in systems]
-    used = {name for row in rows for name in row["measures"]}
-    task = context.task(data)
     facts = data.facts
+    referred = bool(facts.get(REFERENCES, {}).get("test"))
+    compared = [pair for pair in _PAIRS if not (referred and "teacher" in pair)]
+    pairs = compared if "control" in systems else [_WITHOUT_LABELS, *compared]
+    differences = [_difference(systems, a, b, confidence) for a, b in pairs if a in systems and b in systems]
+    against = None if referred else teacher
+    rows = [_row(info, systems[info.name], against, comparison, confidence) for info in ROWS if info.name in systems]
+    used = {name for row in rows for name in row["measures"]}
+    table = {name: against_teacher(name) if referred else measure for name, measure in MEASURES.items()}
+    task = context.task(data)
     return {
         "schema_version": 1,
         "name": recipe.name,
@@ -150,17 +157,18 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         "seed": recipe.seed,
         "machine": _machine(recipe.evaluation.threads),
         "primary_measure": systems["distilled"].primary_measure,
+        "reference": "teacher" if referred else "gold",
         "test_rows": len(test),
         "confidence": confidence,
-        "verdict": _verdict(comparison, systems, differences[0]),
+        "verdict": _verdict(comparison, systems, differences[0], table, referred),
         "rows": rows,
         "measures": {
             name: {k: v for k, v in asdict(m).items() if k in ("title", "unit", "better", "help")}
-            for name, m in MEASURES.items()
+            for name, m in table.items()
             if name in {*used, task.primary_measure}
         },
         "differences": differences,
-        "headline": _headline(systems.get("packaged"), teacher, recipe.evaluation.targets),
+        "headline": _headline(systems.get("packaged"), teacher, recipe.evaluation.targets, table, referred),
         "judge": judge_part(context),
         "export_measure": task.primary_measure,
         "export": [
@@ -174,14 +182,16 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             "overlap": _overlap(data, test),
             "quality": facts["quality"],
         },
-        "answers": _answers([artifacts[name].manifest.facts for name in ("answers", "measure.teacher") if name in artifacts]),
+        "answers": _answers(
+            [artifacts[name].manifest.facts for name in ("answers", REFERENCES, "measure.teacher") if name in artifacts]
+        ),
         "training": [
             _training(name, artifacts[name].manifest.facts)
             for name in ("teacher", "control", "answers-only", "distilled")
             if name in artifacts
         ],
         "confusion": _confusion(systems, task, test),
-        "disagreements": _disagreements(systems, task, test),
+        "disagreements": _disagreements(systems, task, test, referred),
         "stages": [
             {
                 "stage": stage,
@@ -197,14 +207,15 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             if m is not None
         ],
         "reproduce": [f"slmops run {recipe.output_path / 'recipe.yaml'}"],
-        "notes": [*_notes(comparison, systems, data), *_who_decides(recipe, task)],
+        "notes": [*_notes(comparison, systems, data, referred), *_who_decides(recipe, task)],
     }
 
 
 def _row(info: RowInfo, system: System, teacher: System | None, comparison: Comparison, confidence: float) -> dict[str, Any]:
     told = {name for known in comparison.systems.values() for name in known.measures}
     measures: dict[str, float | None] = {name: system.measures.get(name) for name in MEASURES if name in told}
-    measures["share_of_teacher"] = _kept(system, teacher)
+    if teacher is not None:
+        measures["share_of_teacher"] = _kept(system, teacher)
     by_row = {measure: system.values(measure) for measure in (system.primary_measure, *system.beside)}
     candidates = {candidate.name: candidate for candidate in comparison.candidates}
     judged = comparison.chosen if info.name == "packaged" else candidates.get(info.name)
@@ -238,15 +249,22 @@ def _difference(systems: Mapping[str, System], a: str, b: str, confidence: float
     }
 
 
-def _verdict(comparison: Comparison, systems: Mapping[str, System], against_control: Mapping[str, Any]) -> dict[str, Any]:
-    points, word = 100 * against_control["difference"], against_control["word"]
-    low, high = (100 * bound for bound in against_control["interval"])
+def _verdict(
+    comparison: Comparison,
+    systems: Mapping[str, System],
+    decisive: Mapping[str, Any],
+    table: Mapping[str, Measure],
+    referred: bool,
+) -> dict[str, Any]:
+    points, word = 100 * decisive["difference"], decisive["word"]
+    low, high = (100 * bound for bound in decisive["interval"])
+    other = "plain fine-tuning" if decisive["b"] == "control" else "the untuned student"
     said = {
-        "better": "Distillation beats plain fine-tuning",
-        "worse": "Distillation is worse than plain fine-tuning",
-        "INCONCLUSIVE": "Whether distillation beats plain fine-tuning cannot be told",
+        "better": f"Distillation beats {other}",
+        "worse": f"Distillation is worse than {other}",
+        "INCONCLUSIVE": f"Whether distillation beats {other} cannot be told",
     }[word]
-    name = inside(MEASURES[against_control["measure"]].title)
+    name = inside(table[decisive["measure"]].title)
     sentence = f"{said}: {points:+.1f} points of {name} ({low:+.1f} to {high:+.1f})"
     chosen = comparison.chosen
     if chosen is None or chosen.system is None:
@@ -260,7 +278,7 @@ def _verdict(comparison: Comparison, systems: Mapping[str, System], against_cont
             "packaged": None,
             "why": f"No model passes the gates ({reasons}).",
         }
-    sentence += f". {_against_teacher(chosen.system, systems.get('teacher'), name)}"
+    sentence += f". {_against_teacher(chosen.system, systems.get('teacher'), name, referred)}"
     passed = [r.gate for r in chosen.results]
     most = "most accurate model" if name == "accuracy" else f"model with the highest {name}"
     why = f"{chosen.name} ({chosen.scheme}) is the {most} that passes " + (
@@ -269,16 +287,20 @@ def _verdict(comparison: Comparison, systems: Mapping[str, System], against_cont
     return {"word": word, "sentence": sentence, "packaged": chosen.name, "why": why}
 
 
-def _against_teacher(packaged: System, teacher: System | None, measure: str) -> str:
+def _against_teacher(packaged: System, teacher: System | None, measure: str, referred: bool) -> str:
     if teacher is None:
         return "Its teacher could not be measured on the test rows."
     kept, slow = _kept(packaged, teacher), teacher.measures.get("latency_p50_ms")
     share = f"keeps {kept:.0%} of the teacher's {measure}" if kept is not None else "has a teacher that is never right"
+    if referred:
+        share = f"has a score of {packaged.quality:.3f} for {measure}, there being no gold,"
     faster = f" and answers {slow / packaged.measures['latency_p50_ms']:.1f} times as fast" if slow is not None else ""
     return f"What is packaged {share}{faster}."
 
 
-def _headline(packaged: System | None, teacher: System | None, targets: Mapping[str, float]) -> list[dict[str, Any]]:
+def _headline(
+    packaged: System | None, teacher: System | None, targets: Mapping[str, float], table: Mapping[str, Measure], referred: bool
+) -> list[dict[str, Any]]:
     def ratio(name: str) -> float | None:
         value = packaged.measures.get(name) if packaged else None
         base = teacher.measures.get(name) if teacher else None
@@ -288,8 +310,9 @@ def _headline(packaged: System | None, teacher: System | None, targets: Mapping[
         share = ratio(name)
         return None if share is None else 100 * (1 - share)
 
+    kept = None if packaged is None else packaged.quality if referred else _kept(packaged, teacher)
     values: dict[str, tuple[float | None, str]] = {
-        "accuracy kept": (_kept(packaged, teacher) if packaged else None, "share"),
+        "accuracy kept": (kept, "share"),
         "latency": (less("latency_p50_ms"), "percent less"),
         "memory": (less("memory_mb"), "percent less"),
         "cost": (less("cost_per_million"), "percent less"),
@@ -300,7 +323,9 @@ def _headline(packaged: System | None, teacher: System | None, targets: Mapping[
     for what, (value, unit) in values.items():
         if what in targets:
             target = targets[what] * (100 if unit == "percent less" else 1)
-            shown = f"{inside(MEASURES[teacher.primary_measure].title)} kept" if teacher and what == "accuracy kept" else what
+            shown = what
+            if teacher and what == "accuracy kept":
+                shown = inside(table[teacher.primary_measure].title) + ("" if referred else " kept")
             headline.append(
                 {"what": shown, "value": value, "target": target, "unit": unit, "reached": value is not None and value >= target}
             )
@@ -371,11 +396,11 @@ def _overlap(data: StageResult, test: Sequence[Row]) -> int:
     return sum(question_key(row) in seen for row in test)
 
 
-def _disagreements(systems: Mapping[str, System], task: Task, test: Sequence[Row]) -> list[dict[str, Any]]:
+def _disagreements(systems: Mapping[str, System], task: Task, test: Sequence[Row], referred: bool) -> list[dict[str, Any]]:
     teacher, ours = systems.get("teacher"), systems[_best(systems)]
     if teacher is None:
         return []
-    judged = MEASURES[task.primary_measure].of_rows == "right"
+    judged = MEASURES[task.primary_measure].of_rows == "right" and not referred
     found = [
         {
             "question": row.question,
@@ -391,8 +416,9 @@ def _disagreements(systems: Mapping[str, System], task: Task, test: Sequence[Row
     return found[:_SHOWN_DISAGREEMENTS]
 
 
-def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageResult) -> list[str]:
+def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageResult, referred: bool) -> list[str]:
     notes = [
+        *_missing_gold("control" not in systems, referred),
         "The packaged model was chosen by its score on these test rows, among "
         f"{len(comparison.candidates)} candidates; the best of several is flattered a little by the choice.",
         "One training seed: the intervals hold for other test rows, not for other seeds.",
@@ -428,6 +454,19 @@ def _who_decides(recipe: Recipe, task: Task) -> list[str]:
         f"No judge was asked, so {name} decides: it tells how like the reference an answer is, not how good. "
         f"A judge named under {JUDGE} gives the win rate."
     ]
+
+
+def _missing_gold(unlabelled: bool, referred: bool) -> Iterator[str]:
+    if referred:
+        yield (
+            "Reference: the teacher's own answers, there is no gold. The measures of answers, and gates on them, say how far a "
+            "model agrees with the teacher, not how often it is right; that the teacher agrees with itself says nothing."
+        )
+    if unlabelled:
+        yield (
+            "No training row is labelled, so there is no control that learned from labels alone, and no TF-IDF: "
+            "distillation is compared with the untuned student."
+        )
 
 
 def _machine(threads: int | None) -> dict[str, Any]:

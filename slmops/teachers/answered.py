@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from slmops.data.rows import Row
 from slmops.errors import DataError, TeacherError
-from slmops.tasks.base import Task
+from slmops.tasks.base import Task, problem
 from slmops.teachers.base import Outcome
 
 LabelSource = Literal["gold", "teacher", "agree"]
@@ -110,18 +110,22 @@ def label(one: Given, task: Task, source: LabelSource) -> tuple[str | None, str 
     Args:
         one: What the teacher gave for it.
         task: Brings gold answers into their normal form.
-        source: What rows with a gold answer train on: ``gold``; the valid answer of the ``teacher``; gold where both ``agree``.
+        source: What rows with a gold answer train on: ``gold``, whatever the teacher said; the valid answer of the ``teacher``;
+            gold where both ``agree``.
 
     Returns:
         ``(answer, None)`` or ``(None, reason)``.
     """
+    gold = one.row.answer
+    if gold is not None and source == "gold" and problem(task, one.row) is None:
+        return task.parse(gold), None
     if one.answer is None:
         return None, one.reason
-    if one.row.answer is None or source == "teacher":
+    if gold is None or source == "teacher":
         return one.answer, None
-    if source == "agree" and not one.right:
+    if not one.right:
         return None, f"teacher disagrees: says {one.answer[:60]!r}"
-    return task.parse(one.row.answer), None
+    return task.parse(gold), None
 
 
 def answer_line(one: Given, answer: str, task: Task) -> dict[str, Any]:
@@ -130,6 +134,7 @@ def answer_line(one: Given, answer: str, task: Task) -> dict[str, Any]:
     line = {**one.row.with_answer(answer).as_dict(), "teacher_answer": one.raw, "gold": one.row.answer, "teacher": outcome.teacher}
     reply = outcome.reply
     more = {
+        "note": f"the teacher gave no valid answer: {one.reason}" if one.answer is None else None,
         "rationale": task.rationale(one.raw),
         "agreement": outcome.agreement,
         "tries": one.tries or None,

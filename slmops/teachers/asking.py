@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from slmops.data.rows import Message, Row
-from slmops.tasks.base import AnswerError, Task, problem
+from slmops.tasks.base import AnswerError, Task, closed_labels, problem
 from slmops.teachers.answered import Answered, Given
-from slmops.teachers.base import Outcome, Request, Teacher
+from slmops.teachers.base import Answers, Outcome, Request, Teacher
 from slmops.teachers.facts import merged
 from slmops.teachers.replies import AskParams
 
@@ -18,6 +18,9 @@ Turns = Callable[[Row], Sequence[Message]]
 
 SIMILARITIES = ("token_f1", "rouge_l", "chrf")
 """Measures of tasks in which an answer may be good though it is not the gold one, so that it is not asked again."""
+
+_ROOM = 2
+"""Times as many tokens for an answer that was cut."""
 
 
 def teacher_messages(task: Task, row: Row) -> tuple[Message, ...]:
@@ -64,7 +67,8 @@ def ask_rows(
 ) -> Answered:
     """Let a teacher answer rows; what is invalid, or wrong where there is a gold answer, is asked again (rejection sampling).
 
-    Tasks of free text have many right answers: of these only the invalid ones are asked again.
+    Tasks of free text have many right answers: of these only the invalid ones are asked again. One of these that was cut at
+    ``max_new_tokens`` is asked once more with twice as many, and is none if that does not do (APIs see to that themselves).
 
     Of several attempts a right answer is kept, else the first valid one, else the first.
 
@@ -93,6 +97,8 @@ def ask_rows(
         if number:
             again = [replace(one, params=replace(params, temperature=retry_temperature, draw=number)) for one in again]
         found = teacher.ask(again, work / f"try-{number}")
+        if closed_labels(task) is None:
+            found = _whole(teacher, again, found, work / f"try-{number}-room")
         facts.append(found.facts)
         stopped = found.stopped
         for request, outcome in zip(again, found.outcomes, strict=True):
@@ -117,6 +123,30 @@ def read_outcome(row: Row, outcome: Outcome, task: Task, number: int = 0) -> Giv
         return Given(row, outcome, task.parse(outcome.reply.text), None, right, number)
     except AnswerError as error:
         return Given(row, outcome, None, str(error), right, number)
+
+
+def _whole(teacher: Teacher, requests: Sequence[Request], found: Answers, work: Path) -> Answers:
+    """The answers without those that were cut: these are asked again with more room."""
+    cut = [place for place, outcome in enumerate(found.outcomes) if _is_cut(outcome)]
+    if not cut:
+        return found
+    asked = [_roomier(requests[place]) for place in cut]
+    more = teacher.ask(asked, work)
+    outcomes = list(found.outcomes)
+    for place, request, outcome in zip(cut, asked, more.outcomes, strict=True):
+        if outcome.settled and (outcome.reply is None or _is_cut(outcome)):
+            had = (request if outcome.reply is not None else requests[place]).params.max_new_tokens
+            outcome = replace(outcome, reply=None, reason=f"truncated: the answer does not end within {had:,} tokens")
+        outcomes[place] = outcome
+    return Answers(outcomes, merged([found.facts, more.facts]), found.stopped or more.stopped)
+
+
+def _is_cut(outcome: Outcome) -> bool:
+    return outcome.reply is not None and outcome.reply.finish_reason == "length"
+
+
+def _roomier(request: Request) -> Request:
+    return replace(request, params=replace(request.params, max_new_tokens=_ROOM * request.params.max_new_tokens))
 
 
 def _for_row(row: Row, one: Given, task: Task) -> Given:

@@ -133,6 +133,7 @@ class Generate:
             "rows": len(self._read[0]) + len(bad),
             "answered": len(good),
             "rejected": len(unusable) + len(bad),
+            "invalid_beside_gold": sum("note" in line for line in good),
             "reasons": {**count_reasons(reasons), **({"bad row in the file": len(bad)} if bad else {})},
             **answered.correctness(),
             **answered.facts,
@@ -149,4 +150,4 @@ class Generate:
         logprobs = [member.api.top_logprobs for member in options.spec.members]
         config |= {"top_logprobs": logprobs, "columns": [options.input_field, options.answer_field]}
         parents = {"data": file_digest(options.data), "teacher": digest(dict(self._teacher.identity))}
-        return StageKey("generate", "answers", 2, config, parents)
+        return StageKey("generate", "answers", 3, config, parents)

@@ -14,7 +14,7 @@ from slmops.data.templates import Encoded, Template
 from slmops.errors import ResourceError, TeacherError
 from slmops.models.fit import check_fits
 from slmops.models.load import context_length, load_model, parameter_count
-from slmops.runtimes.base import Runtime, Sampling
+from slmops.runtimes.base import Generation, Runtime, Sampling
 from slmops.runtimes.torch_runtime import TorchRuntime
 from slmops.signals.topk import TopK
 from slmops.teachers.converting import converting_candidates, open_engine
@@ -89,10 +89,9 @@ class LocalTeacher:
         """What determines the answers besides weights, template and request."""
         return {"engine": self.runtime.info.name, "precision": self.runtime.info.precision}
 
-    def answer(self, rows: Sequence[Row], max_new_tokens: int) -> list[str]:
-        """Greedy answers of one batch, in order; an answer that hits the limit is returned as far as it got."""
-        generations = self.runtime.generate([self.template.prompt(row) for row in rows], Sampling(max_new_tokens=max_new_tokens))
-        return [generation.text.strip() for generation in generations]
+    def answer(self, rows: Sequence[Row], sampling: Sampling) -> list[Generation]:
+        """Answers of one batch, in order; one that hits the limit is returned as far as it got, and says so."""
+        return self.runtime.generate([self.template.prompt(row) for row in rows], sampling)
 
     def signals(self, rows: Sequence[Encoded], k: int) -> list[TopK]:
         """The distribution at every answer token of one batch of rows, in order.

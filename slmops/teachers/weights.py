@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from slmops.data.rows import Row
 from slmops.errors import DataError
 from slmops.files import digest, read_json, write_json
+from slmops.runtimes.base import Sampling
 from slmops.teachers.base import Answers, Outcome, Request
 from slmops.teachers.chunks import in_chunks
 from slmops.teachers.plan import RequestPlan
@@ -23,9 +24,10 @@ Load = Callable[[Sequence[Row], AskParams, Path], "LocalTeacher"]
 
 
 class _Said(TypedDict):
-    """An answer, or why there is none."""
+    """An answer and why it ended, or why there is none."""
 
     text: str | None
+    finish_reason: str
     reason: str | None
 
 
@@ -68,7 +70,7 @@ class WeightsTeacher:
         if text is None:
             return Outcome(request.id, None, said["reason"])
         tokens = estimate_tokens(request.messages), estimate_text_tokens(text)
-        return Outcome(request.id, Reply(text, "stop", *tokens, None, self.name), None)
+        return Outcome(request.id, Reply(text, said["finish_reason"], *tokens, None, self.name), None)
 
     def _say(self, rows: Sequence[Row], params: AskParams, work: Path) -> dict[str, _Said]:
         """Row id to what it says."""
@@ -95,18 +97,9 @@ class WeightsTeacher:
 def _answer(local: LocalTeacher, rows: Sequence[Row], params: AskParams) -> list[_Said]:
     """Answers of one batch; where a row does not fit into the context, the rows are taken one by one."""
     try:
-        return [{"text": text, "reason": None} for text in _texts(local, rows, params)]
+        found = local.answer(rows, Sampling(params.max_new_tokens, params.temperature, params.top_p, seed=params.draw))
+        return [{"text": one.text.strip(), "finish_reason": one.finish_reason, "reason": None} for one in found]
     except DataError as error:
         if len(rows) == 1:
-            return [{"text": None, "reason": f"too long: {error.what}"}]
+            return [{"text": None, "finish_reason": "", "reason": f"too long: {error.what}"}]
         return [said for row in rows for said in _answer(local, [row], params)]
-
-
-def _texts(local: LocalTeacher, rows: Sequence[Row], params: AskParams) -> list[str]:
-    if params.temperature <= 0:
-        return local.answer(rows, params.max_new_tokens)
-    from slmops.runtimes.base import Sampling
-
-    sampling = Sampling(params.max_new_tokens, params.temperature, params.top_p, seed=params.draw)
-    found = local.runtime.generate([local.template.prompt(row) for row in rows], sampling)
-    return [generation.text.strip() for generation in found]

@@ -53,6 +53,8 @@ REAL: tuple[tuple[str, Mapping[str, str], tuple[str, ...]], ...] = (
         {"train": "instruction_seed/seed_tasks.jsonl"},
         ("input_field=instruction,instances.0.input", "answer_field=instances.0.output"),
     ),
+    ("continuation", {"train": "lm_text/input.txt"}, ()),
+    ("continuation", {"train": "lm_text/valid.txt", "test": "lm_text/test.txt"}, ()),
 )
 
 
@@ -63,6 +65,8 @@ def some_rows(source: Path, target: Path, count: int = 40) -> None:
         head, *rows = csv.reader(text.splitlines())
         with target.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([head, *rows[: count // 2], *rows[-count // 2 :]])
+    elif source.suffix == ".txt":
+        target.write_text(" ".join(text.split(" ")[: 120 * count]), encoding="utf-8")
     elif source.suffix == ".conll":
         target.write_text("\n\n".join(re.split(r"\n\s*\n", text)[:count]), encoding="utf-8")
     elif "snips" in str(source):

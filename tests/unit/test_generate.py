@@ -75,15 +75,18 @@ def test_rows_become_answers_or_rejected_rows_with_a_reason(generate: Call, tmp_
         ("where is my parcel", "delivery", "delivery", "delivery"),
         ("my money back please", "refund", "refund", "Refund."),
         ("it arrived broken, money back", "refund", None, "Refund."),
+        ("tell me a joke", "delivery", "delivery", "Why did the chicken cross the road?"),
         ("has the parcel left", "delivery", None, "delivery"),
     ]
-    assert [row["reason"] for row in rejected] == ["empty field 'text'", "not a label: 'Why did the chicken cross the road?'"]
-    assert [row["origin"].rpartition(":")[2] for row in rejected] == ["5", "4"]
+    invalid = "the teacher gave no valid answer: not a label: 'Why did the chicken cross the road?'"
+    assert [row.get("note") for row in good] == [None, None, None, invalid, None]
+    assert [(row["reason"], row["origin"].rpartition(":")[2]) for row in rejected] == [("empty field 'text'", "5")]
     facts = Artifact.load(tmp_path / "answers", "answers").manifest.facts
-    assert [facts[name] for name in ("rows", "answered", "rejected", "gold")] == [6, 4, 2, 3]
+    assert [facts[name] for name in ("rows", "answered", "rejected", "gold")] == [6, 5, 1, 3]
     assert facts["right"] == pytest.approx(2 / 3)
-    assert facts["reasons"] == {"not a label": 1, "bad row in the file": 1}
-    assert "4 of 6 rows" in result.out
+    assert facts["reasons"] == {"bad row in the file": 1}
+    assert "5 of 6 rows" in result.out
+    assert "1 of these by gold alone: the teacher gave no valid answer" in result.out
     assert "66.7% of 3 rows with a gold answer" in result.out
     assert "is for you to find out" in result.err  # the terms, before the first call
     Artifact.load(tmp_path / "answers").verify()
@@ -105,7 +108,7 @@ def test_a_finished_folder_has_nothing_to_do_and_a_changed_one_pays_only_for_the
         assert server.requests == 5
         with data.open("a", encoding="utf-8") as file:
             file.write("\n" + json.dumps({"text": "another parcel", "label": None}))
-        assert json.loads(generate("--json", server=server).out)["answered"] == 5
+        assert json.loads(generate("--json", server=server).out)["answered"] == 6
         assert server.requests == 6
 
 
@@ -145,7 +148,7 @@ def test_too_few_usable_answers_fail_and_leave_the_reasons(generate: Call, tmp_p
         result = generate(server=server)
     assert result.code == 2
     assert "only 0 of 5 answers of the teacher are usable" in result.err
-    assert len(read_jsonl(tmp_path / "answers" / "rejected.jsonl")) == 6
+    assert len(read_jsonl(tmp_path / "answers" / "rejected.jsonl")) == 3  # the others have gold answers
     assert not (tmp_path / "answers" / "manifest.json").exists()
 
 
@@ -195,7 +198,7 @@ def test_a_task_that_asks_in_its_own_words_is_followed() -> None:
 def test_a_model_on_this_machine_answers_too(generate: Call, tiny_model: Path, tmp_path: Path) -> None:
     result = generate("--min_success", "0", "--max_new_tokens", "4", teacher=str(tiny_model))
     assert result.code == 0, result.err
-    assert len(read_jsonl(tmp_path / "answers" / "rejected.jsonl")) == 6
+    assert len(read_jsonl(tmp_path / "answers" / "rejected.jsonl")) == 3
     assert read_json(tmp_path / "answers" / "manifest.json")["facts"]["rows"] == 6
     assert "no cost" in generate("--plan", teacher=str(tiny_model)).out
 
@@ -206,9 +209,9 @@ def test_recorded_answers_are_a_teacher_too(generate: Call, tmp_path: Path) -> N
     log.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
     result = generate("--min_success", "0.5", teacher=str(log))
     assert result.code == 0, result.err
-    assert len(read_jsonl(tmp_path / "answers" / "answers.jsonl")) == 3
+    assert len(read_jsonl(tmp_path / "answers" / "answers.jsonl")) == 4
     reasons = [row["reason"] for row in read_jsonl(tmp_path / "answers" / "rejected.jsonl")]
-    assert reasons == ["empty field 'text'", "no recorded answer", "no recorded answer"]
+    assert reasons == ["empty field 'text'", "no recorded answer"]
 
 
 # Several teachers, retries, labels
@@ -259,6 +262,13 @@ def test_wrong_answers_are_asked_again_and_the_table_says_how_often_the_teacher_
     assert [row.get("tries") for row in good] == [1, None, None, 1, None]
     assert "right     100.0% of 3 rows with a gold answer; 33.3% at the first try" in result.out
     assert server.paid == 7
+
+
+def test_where_teacher_and_gold_must_agree_an_invalid_answer_costs_the_row(generate: Call, tmp_path: Path) -> None:
+    with FaultServer(answer=says) as server:
+        assert generate("label_source=agree", server=server).code == 0
+    rejected = read_jsonl(tmp_path / "answers" / "rejected.jsonl")
+    assert [row["reason"] for row in rejected[1:]] == ["not a label: 'Why did the chicken cross the road?'"]
 
 
 def test_rows_on_which_teacher_and_gold_disagree_can_be_set_aside(generate: Call, tmp_path: Path) -> None:

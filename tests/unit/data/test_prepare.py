@@ -258,9 +258,15 @@ def test_validation_comes_from_the_pool_where_nothing_is_labelled() -> None:
     assert all(row.answer is None for row in result.validation)
 
 
-@pytest.mark.parametrize("source", [Given(pool=["a", "b", "c"]), Given(train=[("a", "x")])])
-def test_a_test_split_needs_labelled_rows(source: Given) -> None:
-    with pytest.raises(DataError, match="too few labelled rows") as raised:
+def test_both_come_from_the_pool_where_nothing_is_labelled_at_all() -> None:
+    result = prepared(Given(pool=[f"q{n}" for n in range(20)]), validation_share=0.15, test_share=0.2)
+    assert [len(result.split(name)) for name in ("train", "pool", "validation", "test")] == [0, 13, 3, 4]
+    assert all(row.answer is None for row in result.test)
+
+
+@pytest.mark.parametrize(("source", "what"), [(Given(pool=["a"]), "rows"), (Given(train=[("a", "x")]), "labelled rows")])
+def test_a_test_split_needs_rows(source: Given, what: str) -> None:
+    with pytest.raises(DataError, match=f"too few {what} ") as raised:
         prepared(source, test_share=0.2)
     assert "--test_data" in str(raised.value)
 

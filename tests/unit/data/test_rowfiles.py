@@ -130,6 +130,15 @@ def test_a_test_file_without_any_answer_is_refused(tmp_path: Path) -> None:
     assert f"{test}:1: no answer" in str(raised.value)
 
 
+def test_beside_unlabelled_training_rows_a_test_file_may_be_unlabelled_too(tmp_path: Path) -> None:
+    train, test = given(tmp_path, [{"text": "a"}]), given(tmp_path, [{"text": "b"}, {"text": "c"}], "test.jsonl")
+    some = given(tmp_path, [{"text": "b"}, {"text": "d", "label": "x"}], "validation.jsonl")
+    splits = FilesSource(train=train, validation=some, test=test).read()
+    assert [(row.question, row.answer) for row in splits.test] == [("b", None), ("c", None)]
+    assert [(row.question, row.answer) for row in splits.validation] == [("d", "x")]
+    assert [bad.origin for bad in splits.rejected] == [f"{some}:1"]
+
+
 def test_the_other_files_are_read_like_the_train_file_though_they_are_smaller(tmp_path: Path) -> None:
     train = given(tmp_path, [{"said": f"phrase {n}", "tone": tone} for n, tone in enumerate(["joy", "fear"] * 3)])
     test = given(tmp_path, [{"tone": "joy", "said": "hooray"}], "test.jsonl")

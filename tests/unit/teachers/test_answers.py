@@ -12,7 +12,9 @@ from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import DataError
 from slmops.models.load import load_model
+from slmops.runtimes.base import Generation, Sampling
 from slmops.tasks.classification import Classification
+from slmops.tasks.generation import Generation as FreeText
 from slmops.teachers.answered import Answered, check_success
 from slmops.teachers.asking import ask_rows
 from slmops.teachers.local import LocalTeacher
@@ -22,7 +24,7 @@ from slmops.teachers.weights import WeightsTeacher
 
 TASK = Classification(labels=("Delivery", "Refund"))
 SAYS = {
-    "where is it": " delivery. ",
+    "where is it": "delivery.",
     "my money back": "Refund",
     "hello": "greeting",
     "": "I am sorry, but as a language model I cannot tell you which of the labels it is",
@@ -40,11 +42,11 @@ class ScriptedTeacher:
     def identity(self) -> dict[str, str]:
         return {"engine": "script"}
 
-    def answer(self, rows: Sequence[Row], max_new_tokens: int) -> list[str]:
+    def answer(self, rows: Sequence[Row], sampling: Sampling) -> list[Generation]:
         if self.asked == self._fail_after:
             raise KeyboardInterrupt
         self.asked += len(rows)
-        return [SAYS[row.question] for row in rows]
+        return [Generation(SAYS[row.question], (), "stop", 0) for row in rows]
 
 
 def ask(teacher: ScriptedTeacher, work: Path, rows: Sequence[Row] = ROWS) -> Answered:
@@ -95,6 +97,43 @@ def test_no_rows_are_no_failure(template: Template, tmp_path: Path) -> None:
     check_success(ask(ScriptedTeacher(template), tmp_path, []).given, 1.0)
 
 
+class CutTeacher(ScriptedTeacher):
+    """Needs as many tokens as its answer has words, and has room for eight words in all."""
+
+    def answer(self, rows: Sequence[Row], sampling: Sampling) -> list[Generation]:
+        if sampling.max_new_tokens > 8:
+            raise DataError("the prompt does not fit")
+        self.asked += len(rows)
+        found = [row.question.split() for row in rows]
+        ends = ["length" if len(words) > sampling.max_new_tokens else "stop" for words in found]
+        return [Generation(" ".join(words[: sampling.max_new_tokens]), (), end, 0) for words, end in zip(found, ends, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("question", "most", "answer", "reason", "times"),
+    [
+        ("one two", 2, "one two", None, 1),
+        ("one two three four", 2, "one two three four", None, 2),
+        ("one two three four five", 2, None, "truncated: the answer does not end within 4 tokens", 2),
+        ("one two three four five six seven", 6, None, "truncated: the answer does not end within 6 tokens", 1),
+    ],
+)
+def test_a_free_answer_that_is_cut_gets_more_room_once_or_is_none(
+    template: Template, tmp_path: Path, question: str, most: int, answer: str | None, reason: str | None, times: int
+) -> None:
+    teacher = CutTeacher(template)
+    asked = WeightsTeacher("cut", dict, lambda rows, params, work: teacher, chunk_rows=2)  # type: ignore[arg-type,return-value]
+    [one] = ask_rows(asked, [Row.of(question)], FreeText(), AskParams(max_new_tokens=most), tmp_path).given
+    assert (one.answer, one.reason, teacher.asked) == (answer, reason, times)
+
+
+def test_a_label_is_taken_though_the_answer_is_cut_and_asked_once(template: Template, tmp_path: Path) -> None:
+    teacher = CutTeacher(template)
+    asked = WeightsTeacher("cut", dict, lambda rows, params, work: teacher, chunk_rows=2)  # type: ignore[arg-type,return-value]
+    [one] = ask_rows(asked, [Row.of("refund please")], TASK, AskParams(max_new_tokens=1), tmp_path).given
+    assert (one.answer, teacher.asked) == ("Refund", 1)
+
+
 # With a real, tiny model
 
 
@@ -130,7 +169,7 @@ def test_a_local_teacher_answers_greedily(teacher: LocalTeacher, talkative: Path
                 break
         generated = ids[len(template.prompt_ids(row)) :]
         expected.append(template.tokenizer.decode(generated, skip_special_tokens=True).strip())
-    assert teacher.answer(ROWS, 6) == expected
+    assert [one.text.strip() for one in teacher.answer(ROWS, Sampling(6))] == expected
     assert len(set(expected)) == len(ROWS)
 
 

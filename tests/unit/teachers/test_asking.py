@@ -79,6 +79,23 @@ def test_what_a_row_trains_on(tmp_path: Path, source: LabelSource, labels: list[
         assert found[2][1] == "teacher disagrees: says 'refund'"
 
 
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [("gold", ("refund", None)), ("teacher", (None, "not a label: 'a joke'")), ("agree", (None, "not a label: 'a joke'"))],
+)
+def test_a_row_with_gold_whose_answer_is_invalid_trains_on_gold_alone(
+    tmp_path: Path, source: LabelSource, found: tuple[str | None, str | None]
+) -> None:
+    (one,) = ask_rows(scripted(), [Row.of("never valid", "refund")], TASK, PARAMS, tmp_path).given
+    assert label(one, TASK, source) == found
+    assert answer_line(one, "refund", TASK)["note"] == "the teacher gave no valid answer: not a label: 'a joke'"
+
+
+def test_a_row_whose_gold_answer_is_none_is_rejected_by_any_source(tmp_path: Path) -> None:
+    (one,) = ask_rows(scripted(), [Row.of("right at once", "a gold joke")], TASK, PARAMS, tmp_path).given
+    assert label(one, TASK, "gold") == (None, "not a label: 'a gold joke'")
+
+
 def test_free_text_is_not_asked_again_for_not_being_the_gold_text(tmp_path: Path) -> None:
     teacher = Scripted("scripted", lambda request: "A good summary in other words.")
     answered = ask_rows(

@@ -13,6 +13,7 @@ import pytest
 from slmops.config import build
 from slmops.data.rows import Row
 from slmops.errors import ConfigError, UsageError
+from slmops.runtimes.base import Sampling
 from slmops.tasks.base import Task
 from slmops.tasks.classification import Classification
 from slmops.tasks.generation import Generation
@@ -331,8 +332,8 @@ def test_a_mixture_is_between_its_members_and_their_own_where_one_has_all_the_we
 
     mixed = mix(loaded, [3, 1], ["a", "b"])
     assert torch.allclose(dense(mixed), 0.75 * dense(loaded[0]) + 0.25 * dense(loaded[1]), atol=1e-3)
-    own = loaded[1].answer([row, Row.of("my money")], 6)
-    assert mix(loaded, [1e-9, 1], ["a", "b"]).answer([row, Row.of("my money")], 6) == own
+    own = loaded[1].answer([row, Row.of("my money")], Sampling(6))
+    assert mix(loaded, [1e-9, 1], ["a", "b"]).answer([row, Row.of("my money")], Sampling(6)) == own
 
     spec = TeacherSpec(members=tuple(Member(model=str(folder)) for folder in folders), combine={"name": "mixture"})
     teacher = open_teacher(spec, TASK, cache=tmp_path / "c", chunk_rows=2)
