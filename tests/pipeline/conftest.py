@@ -92,11 +92,11 @@ def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
-    """A conversion that is made once for each number of layers: what it makes of weights is another test's matter."""
+    """A conversion that is made once for each number of layers and length: what it makes of weights is another test's matter."""
     folder = tmp_path_factory.mktemp("converted")
 
     def convert(source: Path, target: Path, scheme: str, *, max_length: int) -> None:
-        known = folder / str(read_json(source / "config.json")["num_hidden_layers"])
+        known = folder / f"{read_json(source / 'config.json')['num_hidden_layers']}-{max_length}"
         if not known.is_dir():
             export_onnx(source, known, scheme, max_length=max_length)
         shutil.copytree(known, target, dirs_exist_ok=True)
