@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from slmops.commands.common import cost_lines, new_app, print_requests
+from slmops.commands.common import cost_lines, new_app, print_facts, print_requests, rejected_lines
 from slmops.config import build, with_overrides
 from slmops.teachers.augment import AUGMENTED, REJECTED, Augment, AugmentOptions
 
@@ -75,16 +74,13 @@ def augment(
     job = Augment(build(AugmentOptions, with_overrides(values, overrides or []), where="augment"))
     if plan:
         print_requests(job.plan(), teacher, as_json)
-        return
-    facts = dict(job.run().manifest.facts)
-    print(json.dumps(facts, ensure_ascii=False) if as_json else _table(facts, output_path))
+    else:
+        print_facts(job.run(), lambda facts: _table(facts, output_path), as_json)
 
 
 def _table(facts: dict[str, Any], folder: Path) -> str:
     lines = [f"new rows  {facts['kept']:,} of {facts['asked']:,} asked for, from {facts['rows']:,} rows, in {folder / AUGMENTED}"]
-    if facts["rejected"]:
-        reasons = ", ".join(f"{count:,} × {reason}" for reason, count in facts["reasons"].items())
-        lines.append(f"rejected  {facts['rejected']:,} in {folder / REJECTED} ({reasons})")
+    lines += rejected_lines(facts, folder / REJECTED)
     if facts["set_aside"]:
         lines.append(f"set aside {facts['set_aside']:,} given rows, in {folder / REJECTED} too")
     if facts["labels"]:

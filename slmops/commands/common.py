@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from slmops.artifact import Artifact
 from slmops.config import Recipe
 from slmops.files import read_json
 from slmops.teachers.plan import RequestPlan
@@ -64,6 +66,20 @@ def print_requests(plan: RequestPlan | None, teachers: Sequence[str], as_json: b
         print(json.dumps({"teacher": names, "cost": 0.0}) if as_json else f"{names}: on this machine, no cost")
     else:
         print(json.dumps(plan.as_dict(), ensure_ascii=False) if as_json else plan.describe())
+
+
+def print_facts(artifact: Artifact, table: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+    """Print what a teacher did: a table, or with ``as_json`` the facts as they are."""
+    facts = dict(artifact.manifest.facts)
+    print(json.dumps(facts, ensure_ascii=False) if as_json else table(facts))
+
+
+def rejected_lines(facts: Mapping[str, Any], file: Path) -> list[str]:
+    """How many rows were rejected and why, for a table of what a teacher did."""
+    if not facts["rejected"]:
+        return []
+    reasons = ", ".join(f"{count:,} × {reason}" for reason, count in facts["reasons"].items())
+    return [f"rejected  {facts['rejected']:,} in {file} ({reasons})"]
 
 
 def cost_lines(facts: Mapping[str, Any]) -> list[str]:

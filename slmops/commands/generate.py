@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from slmops.commands.common import cost_lines, new_app, print_requests
+from slmops.commands.common import cost_lines, new_app, print_facts, print_requests, rejected_lines
 from slmops.config import build, with_overrides
 from slmops.teachers.generate import ANSWERS, REJECTED, Generate, GenerateOptions
 
@@ -68,16 +67,13 @@ def generate(
     job = Generate(build(GenerateOptions, with_overrides(values, overrides or []), where="generate"))
     if plan:
         print_requests(job.plan(), teacher, as_json)
-        return
-    facts = dict(job.run().manifest.facts)
-    print(json.dumps(facts, ensure_ascii=False) if as_json else _table(facts, output_path))
+    else:
+        print_facts(job.run(), lambda facts: _table(facts, output_path), as_json)
 
 
 def _table(facts: dict[str, Any], folder: Path) -> str:
     lines = [f"answers   {facts['answered']:,} of {facts['rows']:,} rows in {folder / ANSWERS}"]
-    if facts["rejected"]:
-        reasons = ", ".join(f"{count:,} × {reason}" for reason, count in facts["reasons"].items())
-        lines.append(f"rejected  {facts['rejected']:,} in {folder / REJECTED} ({reasons})")
+    lines += rejected_lines(facts, folder / REJECTED)
     if facts["invalid_beside_gold"]:
         lines.append(f"gold      {facts['invalid_beside_gold']:,} of these by gold alone: the teacher gave no valid answer")
     if facts["gold"]:

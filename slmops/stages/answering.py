@@ -127,6 +127,28 @@ class RunTeacher:
             chunk_rows=recipe.answers.chunk_rows,
         )
 
+    def ask(self, task: Task, rows: Sequence[Row], work: Path) -> Answered:
+        """Its answers to rows, asked again as the recipe says.
+
+        Raises:
+            DataError: Too few answers are usable.
+            TeacherError: It refuses, or the cap on the cost is reached; the same command continues.
+        """
+        section = self.context.recipe.answers
+        answered = ask_rows(
+            self.open(task),
+            rows,
+            task,
+            self.params,
+            work,
+            retries=section.retries,
+            retry_temperature=section.retry_temperature,
+            turns=lambda row: self.turns(task, row),
+        )
+        answered.raise_if_stopped(str(self.context.workspace.root), "teacher.requests.max_cost")
+        check_success(answered.given, section.min_success)
+        return answered
+
     def load(self) -> LocalTeacher:
         """Its weights, where it has a distribution."""
         from slmops.teachers.local import LocalTeacher
@@ -169,18 +191,7 @@ def answer(context: Context, teacher: RunTeacher, data: StageResult) -> StageRes
         task = context.task(data)
         splits = {name: rows_of(data, name) for name in ("train", "pool", "validation")}
         splits["validation"] = [row for row in splits["validation"] if row.answer is not None]
-        answered = ask_rows(
-            teacher.open(task),
-            [row for rows in splits.values() for row in rows],
-            task,
-            teacher.params,
-            work,
-            retries=section.retries,
-            retry_temperature=section.retry_temperature,
-            turns=lambda row: teacher.turns(task, row),
-        )
-        answered.raise_if_stopped(str(context.workspace.root), "teacher.requests.max_cost")
-        check_success(answered.given, section.min_success)
+        answered = teacher.ask(task, [row for rows in splits.values() for row in rows], work)
         given = {one.row.id: one for one in answered.given}
         labelled = [(given[row.id], *label(given[row.id], task, section.label_source)) for row in splits["train"]]
         pool = [given[row.id] for row in splits["pool"]]

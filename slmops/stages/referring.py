@@ -15,8 +15,7 @@ from slmops.files import write_jsonl
 from slmops.stages.answering import RunTeacher
 from slmops.stages.context import Context, rows_of
 from slmops.stages.preparing import Gold
-from slmops.teachers.answered import check_success, count_reasons, rejected_line
-from slmops.teachers.asking import ask_rows
+from slmops.teachers.answered import count_reasons, rejected_line
 from slmops.workspace import Made, StageResult, link_or_copy
 
 REFERENCES = "references"
@@ -45,18 +44,7 @@ def answer_held_out(context: Context, teacher: RunTeacher, data: StageResult, go
     def make(folder: Path, work: Path) -> Made:
         task = context.task(data)
         splits = {name: rows_of(data, name) for name in ("validation", "test")}
-        answered = ask_rows(
-            teacher.open(task),
-            [row for rows in splits.values() for row in rows if row.answer is None],
-            task,
-            teacher.params,
-            work,
-            retries=section.retries,
-            retry_temperature=section.retry_temperature,
-            turns=lambda row: teacher.turns(task, row),
-        )
-        answered.raise_if_stopped(str(context.workspace.root), "teacher.requests.max_cost")
-        check_success(answered.given, section.min_success)
+        answered = teacher.ask(task, [row for rows in splits.values() for row in rows if row.answer is None], work)
         said = {row.id: row for row in answered.rows}
         kept: dict[str, list[Row]] = {}
         for name, rows in splits.items():

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from slmops.tasks.labels import by_form, form, label_scores, labels_of, named_label
+from slmops.tasks.labelled import Labelled
+from slmops.tasks.labels import form, labels_of, named_label
 from slmops.tasks.reasoning import Reasoned, split_answer
 
 _LABELS = ("entailment", "neutral", "contradiction")
 
 
-class Nli(Reasoned):
+class Nli(Reasoned, Labelled):
     """One label for a premise and a hypothesis; a sentence that names one label and denies none will do.
 
     Args:
@@ -22,26 +22,6 @@ class Nli(Reasoned):
     """
 
     labels: tuple[str, ...] = Field(_LABELS, min_length=2, description="The valid answers")
-
-    @field_validator("labels")
-    @classmethod
-    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        by_form(labels)
-        return labels
-
-    @property
-    def primary_measure(self) -> str:
-        """The measure that decides."""
-        return "accuracy"
-
-    @property
-    def answer_schema(self) -> dict[str, Any]:
-        """JSON Schema of the normal form: one of the labels."""
-        return {"enum": list(self.labels)}
-
-    @cached_property
-    def _by_form(self) -> dict[str, str]:
-        return by_form(self.labels)
 
     @classmethod
     def complete(cls, options: Mapping[str, Any], answers: Sequence[str]) -> dict[str, Any]:
@@ -62,8 +42,4 @@ class Nli(Reasoned):
 
     def parse(self, text: str) -> str:
         """The label that a text names; raises :class:`AnswerError` where it names none or several."""
-        return named_label(self.final(text), self._by_form)
-
-    def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """Accuracy, macro F1 and the share of answers that are labels."""
-        return label_scores([self.read(answer) for answer in answers], [self.parse(reference) for reference in references])
+        return named_label(self.final(text), self.known)

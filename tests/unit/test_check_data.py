@@ -10,28 +10,10 @@ import pytest
 
 from slmops import cli
 from slmops.files import read_json, read_jsonl
+from tests.words import WORDS
 
 pytest.importorskip("datasketch", reason="check-data needs the extra quality")
 pytest.importorskip("py3langid", reason="check-data needs the extra quality")
-
-WORDS = [
-    "apple",
-    "bridge",
-    "candle",
-    "dragon",
-    "engine",
-    "forest",
-    "garden",
-    "hammer",
-    "island",
-    "jacket",
-    "kettle",
-    "ladder",
-    "marble",
-    "needle",
-    "orange",
-    "pocket",
-]
 
 
 @pytest.fixture

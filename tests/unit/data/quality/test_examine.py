@@ -19,6 +19,7 @@ from slmops.data.rows import Row
 from slmops.data.sources import FilesSource, Source
 from slmops.errors import DataError
 from slmops.tasks.base import open_task
+from tests.words import WORDS
 
 pytest.importorskip("datasketch", reason="the pass needs the extra quality")
 pytest.importorskip("py3langid", reason="the pass needs the extra quality")
@@ -137,25 +138,7 @@ def test_questions_on_which_the_teachers_disagree_can_be_set_aside() -> None:
 
 
 def test_balancing_is_listed() -> None:
-    words = [
-        "apple",
-        "bridge",
-        "candle",
-        "dragon",
-        "engine",
-        "forest",
-        "garden",
-        "hammer",
-        "island",
-        "jacket",
-        "kettle",
-        "ladder",
-        "marble",
-        "needle",
-        "orange",
-        "pocket",
-    ]
-    train = [(f"{one} {other}", "a" if at else "b") for one in words for at, other in enumerate(words[:4])]
+    train = [(f"{one} {other}", "a" if at else "b") for one in WORDS for at, other in enumerate(WORDS[:4])]
     kept, rejected, _ = looked_at(train=train, labels=["a", "b"], options={"max_label_ratio": 1.0})
     assert len(kept["train"]) + len(rejected) == 64
     assert {reason for _, reason in rejected} == {"balanced: of 48 rows of 'a' 32 stay"}
@@ -195,25 +178,7 @@ def given(folder: Path, items: list[dict[str, Any]]) -> FilesSource:
 
 
 def test_near_duplicates_that_stay_never_straddle_the_splits(tmp_path: Path) -> None:
-    names = [
-        "apple",
-        "bridge",
-        "candle",
-        "dragon",
-        "engine",
-        "forest",
-        "garden",
-        "hammer",
-        "island",
-        "jacket",
-        "kettle",
-        "ladder",
-        "marble",
-        "needle",
-        "orange",
-        "pocket",
-    ]
-    twins = [(f"is the {one} of my aunt in the room beside the {other}", one, other) for one in names for other in names[:6]]
+    twins = [(f"is the {one} of my aunt in the room beside the {other}", one, other) for one in WORDS for other in WORDS[:6]]
     items = [{"text": text, "label": label} for text, *_ in twins for text, label in ((text, "yes"), (text + "s", "no"))]
     prepared, report = checked(given(tmp_path, items), validation_share=0.2)
     side = {row.question.rstrip("s"): set[str]() for row in prepared.train + prepared.validation}
