@@ -22,6 +22,7 @@ class Row:
         origin: File and line the row was read from (or a generator's name), for messages to people.
         made: How a teacher made the question, where one did: ``method``, ``sources`` (the ids of the rows it comes from) and
             ``teacher``. Such rows are trained on; nothing is measured with them.
+        others: Further answers that are as right; an answer is scored against the one it is most like.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Row:
     answer: str | None = None
     origin: str = ""
     made: Mapping[str, Any] | None = None
+    others: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, messages: Sequence[Message] | str, answer: str | None = None, origin: str = "") -> Row:
@@ -39,21 +41,28 @@ class Row:
         return cls(digest(turns)[:16], turns, answer, origin)
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """All that is known to be right, the answer first."""
+        return () if self.answer is None else (self.answer, *self.others)
+
+    @property
     def question(self) -> str:
         """What a person would read as the input: the last turn."""
         return self.messages[-1]["content"]
 
     def with_answer(self, answer: str | None) -> Row:
-        """The same question with another answer."""
-        return replace(self, answer=answer)
+        """The same question with another answer; without one there are no others either."""
+        return replace(self, answer=answer, others=self.others if answer is not None else ())
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON lines; :meth:`from_dict` reads it back."""
         turns = [dict(turn) for turn in self.messages]
         made = {"made": dict(self.made)} if self.made is not None else {}
-        return {"id": self.id, "messages": turns, "answer": self.answer, "origin": self.origin, **made}
+        others = {"others": list(self.others)} if self.others else {}
+        return {"id": self.id, "messages": turns, "answer": self.answer, "origin": self.origin, **made, **others}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Row:
         """Read what :meth:`as_dict` wrote."""
-        return replace(cls.of(value["messages"], value["answer"], value["origin"]), made=value.get("made"))
+        row = cls.of(value["messages"], value["answer"], value["origin"])
+        return replace(row, made=value.get("made"), others=tuple(value.get("others", ())))

@@ -26,12 +26,13 @@ class Example(NamedTuple):
     """What a record says: the turns before the answer, and the answer.
 
     ``answer`` is ``None`` where nobody has labelled the record (``null``, or a conversation that ends with the user) and
-    ``""`` where it is empty; ``absent`` says that the record lacks the answer's field altogether.
+    ``""`` where it is empty; ``absent`` says that the record lacks the answer's field altogether. ``others`` are as right.
     """
 
     messages: list[Message]
     answer: str | None
     absent: bool = False
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Layout:
         why: How they were chosen, for people.
         template: For the shape ``text_template``.
         nested: Fields that hold lists or objects by rule: a list of texts (sentences of a question, alternatives of an
-            answer, of which the first counts), a list of choices with ``label`` and ``text``, an object as an answer.
+            answer), a list of choices with ``label`` and ``text``, an object as an answer.
         tags: Field with one tag a word of the question; the fields they mark are the answer.
         rationale: Field with the reasoning before the answer.
     """
@@ -86,8 +87,8 @@ class Layout:
         value = look_up(values, self.answer)
         if value is _ABSENT:
             return Example(messages, None, absent=True)
-        answer = _answer(value, self.answer, nested=self.answer in self.nested)
-        return Example(messages, self._reasoned(values, answer))
+        first, *others = _answers(value, self.answer, nested=self.answer in self.nested)
+        return Example(messages, self._reasoned(values, first), others=tuple(filter(None, others)))
 
     def _reasoned(self, values: Mapping[str, Any], answer: str | None) -> str | None:
         """The answer behind its reasoning, as tasks with a chain of thought read it."""
@@ -224,11 +225,17 @@ def _text(values: Mapping[str, Any], field: str, *, numbers: bool = False) -> st
     return _sound(value, field)
 
 
+def _answers(value: Any, field: str, *, nested: bool) -> list[str | None]:
+    """The answer and, in a list of texts, the others that are not empty and not the same."""
+    if not (nested and isinstance(value, list) and _are_texts(value)):
+        return [_answer(value, field, nested=nested)]
+    found = [_answer(item, field) for item in value if isinstance(item, str) and item.strip()]
+    return list(dict.fromkeys(found)) or [""]
+
+
 def _answer(value: Any, field: str, *, nested: bool = False) -> str | None:
     if nested and isinstance(value, dict):
         return _sound(json.dumps(value, ensure_ascii=False), field)
-    if nested and isinstance(value, list):
-        value = next((item for item in value if isinstance(item, str) and item.strip()), "") if _are_texts(value) else value
     if value is None or value != value:  # NaN is how data frames write "no value"
         return None
     if isinstance(value, (bool, int, float)):

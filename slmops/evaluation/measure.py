@@ -120,7 +120,6 @@ def _run(spec: MeasureSpec, folder: Path) -> None:
     batched = len(prompts) / (time.perf_counter() - started)
 
     in_order = [answers[index] for index in range(len(prompts))]
-    references = [str(row.answer) for row in rows]
     write_json(
         folder / RESULT,
         {
@@ -131,7 +130,7 @@ def _run(spec: MeasureSpec, folder: Path) -> None:
             "latencies_ms": [round(value, 3) for value in latencies],
             "requests_per_s_single": 1000 * len(latencies) / sum(latencies),
             "requests_per_s_batched": batched,
-            **judged(task, in_order, references),
+            **judged(task, in_order, rows),
         },
     )
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from slmops.artifact import Artifact
+from slmops.data.rows import Row
 from slmops.evaluation.measures import MEASURES
 from slmops.files import read_json
-from slmops.tasks.base import Task
+from slmops.tasks.base import Task, rejection
 
 RESULT = "result.json"
 
@@ -78,11 +79,13 @@ class System:
         )
 
 
-def judged(task: Task, answers: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+def judged(task: Task, answers: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
     """The part of ``RESULT`` that is about the answers: measures over all, and what each row counts for.
 
-    ``scores`` has the primary measure of each row by itself, which is 1 or 0 where an answer is right or wrong.
+    ``scores`` has the primary measure of each row by itself, which is 1 or 0 where an answer is right or wrong. Where a row
+    has several right answers, an answer is compared with the one that gives it the best primary measure, as SQuAD and SciTLDR do.
     """
+    references = [_nearest(task, answer, row) for answer, row in zip(answers, rows, strict=True)]
     pairs = list(zip(answers, references, strict=True))
     correct = [int(task.correct(answer, reference)) for answer, reference in pairs]
     primary = task.primary_measure
@@ -94,3 +97,10 @@ def judged(task: Task, answers: Sequence[str], references: Sequence[str]) -> dic
         "primary_measure": primary,
         "scores": correct if right else [task.score([answer], [reference])[primary] for answer, reference in pairs],
     }
+
+
+def _nearest(task: Task, answer: str, row: Row) -> str:
+    """Of a row's right answers the one that gives an answer the best primary measure; of equals the first."""
+    first, *others = row.answers
+    valid = [first, *(other for other in others if rejection(task, other) is None)]
+    return valid[0] if len(valid) == 1 else max(valid, key=lambda one: task.score([answer], [one])[task.primary_measure])

@@ -84,12 +84,11 @@ def measure_answers(context: Context, teacher: RunTeacher, data: StageResult) ->
         found.raise_if_stopped(str(context.workspace.root), "teacher.requests.max_cost")
         answers = [one.raw for one in found.given]
         latencies = [1000 * one.outcome.reply.seconds for one in found.given if one.outcome.reply and one.outcome.reply.seconds]
-        references = [str(row.answer) for row in rows]
         result = {
             "runtime": "outside",
             "precision": "unknown",
             "latencies_ms": [round(value, 3) for value in latencies],
-            **judged(task, answers, references),
+            **judged(task, answers, rows),
         }
         write_json(folder / RESULT, result)
         measures = {**result["quality"], **_times(latencies), **_cost(teacher.spec, found)}

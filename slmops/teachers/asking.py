@@ -118,7 +118,7 @@ def read_outcome(row: Row, outcome: Outcome, task: Task, number: int = 0) -> Giv
     """What an outcome is worth for a row."""
     if outcome.reply is None:
         return Given(row, outcome, None, outcome.reason, False if row.answer is not None else None, number)
-    right = None if row.answer is None else task.correct(outcome.reply.text, row.answer)
+    right = any(task.correct(outcome.reply.text, one) for one in row.answers) if row.answers else None
     try:
         return Given(row, outcome, task.parse(outcome.reply.text), None, right, number)
     except AnswerError as error:

@@ -109,6 +109,12 @@ def test_a_path_that_leads_nowhere_is_named(tmp_path: Path) -> None:
         read(tmp_path, rows, input_field="q.root", answer_field="a")
 
 
+def test_further_texts_of_a_list_are_as_right(tmp_path: Path) -> None:
+    rows = [{"source": "One.", "target": ["", "Sum.", "Other.", "Sum. "]}, {"source": "Two.", "target": ["Sum."]}]
+    splits = read(tmp_path, rows, input_field="source", answer_field="target")
+    assert [row.answers for row in splits.labelled] == [("Sum.", "Other."), ("Sum.",)]
+
+
 def test_lists_of_other_things_are_bad_rows(tmp_path: Path) -> None:
     rows = [{"source": ["One."], "target": ["x"]}, {"source": ["One.", 2], "target": ["x"]}, {"source": ["One."], "target": [2]}]
     splits = read(tmp_path, rows, input_field="source", answer_field="target")
