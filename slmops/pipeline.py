@@ -26,6 +26,7 @@ from slmops.preflight import (
     check_tuning,
 )
 from slmops.stages.answering import RunTeacher, answer, take_signals
+from slmops.stages.comparison import Candidate, Comparison
 from slmops.stages.context import MODEL, Context, ModelAt
 from slmops.stages.exporting import export_model, package, reference_answers
 from slmops.stages.judging import RunJudge
@@ -33,7 +34,7 @@ from slmops.stages.measuring import Turns, load_system, measure_floor, measure_m
 from slmops.stages.outside import answerers, measure_answers, reply_signals
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.referring import answer_held_out
-from slmops.stages.reporting import Candidate, Comparison, write_report
+from slmops.stages.reporting import write_report
 from slmops.stages.rows import STUDENTS
 from slmops.stages.teaching import cut_student, train_model, tune_teacher
 from slmops.teachers.spec import spec_of

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from slmops import __version__
 from slmops.artifact import StageKey
-from slmops.config import Recipe
 from slmops.data.prepare import question_key
 from slmops.data.rows import Row
 from slmops.evaluation.formats import inside
-from slmops.evaluation.gates import GateResult, Verdict, overall
 from slmops.evaluation.measures import MEASURES, Measure, against_teacher
 from slmops.evaluation.stats import RESAMPLES, mean_interval, paired
 from slmops.evaluation.systems import System
 from slmops.files import write_json, write_text
+from slmops.stages.comparison import Comparison
 from slmops.stages.context import Context, rows_of
-from slmops.stages.judging import JUDGE, judge_part
+from slmops.stages.judging import judge_part
+from slmops.stages.notes import notes_of
 from slmops.stages.referring import REFERENCES
 from slmops.stages.rows import ROWS, RowInfo
 from slmops.tasks.base import AnswerError, Task, closed_labels
-from slmops.teachers.asking import SIMILARITIES
 from slmops.teachers.facts import SUMS
 from slmops.workspace import Made, StageResult, link_or_copy
 
@@ -39,67 +38,6 @@ _PAIRS = (
 )
 _WITHOUT_LABELS = ("distilled", "untuned")
 _SHOWN_DISAGREEMENTS = 10
-
-
-class Named(Protocol):
-    """A model from outside of the run, or who answers from there."""
-
-    @property
-    def reference(self) -> str:
-        """As the recipe names it."""
-
-    @property
-    def source(self) -> str:
-        """Where it comes from."""
-
-    @property
-    def license(self) -> str:
-        """Its licence or terms."""
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells it from others."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A model that was converted, packaged, measured and judged; without scheme, bundle and system where no scheme agreed.
-
-    Args:
-        name: Row of the model it was made of.
-        scheme: How its weights are stored.
-        bundle: Its package.
-        system: The package as measured.
-        results: Verdicts of the gates.
-        attempts: The report's lines about every scheme that was tried.
-    """
-
-    name: str
-    scheme: str | None
-    bundle: StageResult | None
-    system: System | None
-    results: tuple[GateResult, ...]
-    attempts: list[dict[str, Any]]
-
-    @property
-    def verdict(self) -> Verdict:
-        """Of all gates together."""
-        return overall(list(self.results))
-
-    @property
-    def quality(self) -> float:
-        """The primary measure as packaged; below every other where it could not be."""
-        return self.system.quality if self.system else -1.0
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What the report compares: measured rows, candidates for the package and the one chosen, and the outside models."""
-
-    systems: Mapping[str, System]
-    candidates: list[Candidate]
-    chosen: Candidate | None
-    models: Sequence[tuple[str, Named | None]]
 
 
 def write_report(context: Context, comparison: Comparison, data: StageResult) -> StageResult:
@@ -207,7 +145,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             if m is not None
         ],
         "reproduce": [f"slmops run {recipe.output_path / 'recipe.yaml'}"],
-        "notes": [*_notes(comparison, systems, data, referred), *_who_decides(recipe, task)],
+        "notes": notes_of(recipe, comparison, systems, data, task, referred=referred),
     }
 
 
@@ -414,59 +352,6 @@ def _disagreements(systems: Mapping[str, System], task: Task, test: Sequence[Row
         if teacher.answers[at].strip().casefold() != ours.answers[at].strip().casefold()
     ]
     return found[:_SHOWN_DISAGREEMENTS]
-
-
-def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageResult, referred: bool) -> list[str]:
-    notes = [
-        *_missing_gold("control" not in systems, referred),
-        "The packaged model was chosen by its score on these test rows, among "
-        f"{len(comparison.candidates)} candidates; the best of several is flattered a little by the choice.",
-        "One training seed: the intervals hold for other test rows, not for other seeds.",
-    ]
-    tfidf, packaged = systems.get("tfidf"), systems.get("packaged")
-    if tfidf is not None and packaged is not None and tfidf.quality >= packaged.quality:
-        notes.append(
-            "TF-IDF with logistic regression is at least as accurate as what is packaged: this task may not need a language model."
-        )
-    if "answers-only" not in systems:
-        notes.append("The teacher gave no signals that fit the student, so the distilled student learned from answers alone.")
-    if "teacher-quantized" not in systems:
-        notes.append("The teacher answered from outside of this machine: its memory, size and requests/s are not known.")
-    for candidate in comparison.candidates:
-        if candidate is not comparison.chosen:
-            failed = [f"{r.gate} ({r.detail})" for r in candidate.results if r.verdict != "passed"]
-            reason = f"does not pass {'; '.join(failed)}" if failed else "passes the gates and is not better"
-            notes.append(f"Not packaged: {candidate.name} {reason}.")
-        note = candidate.bundle.facts.get("foundry_note") if candidate.bundle and candidate is comparison.chosen else None
-        if note:
-            notes.append(str(note))
-    return notes
-
-
-def _who_decides(recipe: Recipe, task: Task) -> list[str]:
-    """What the measure that decides can tell, where answers may be good without being the reference."""
-    name = MEASURES[task.primary_measure].title
-    if recipe.evaluation.judge is not None:
-        return [f"The judge's win rate decides, {name} stands beside it; conversions are compared with their source by {name}."]
-    if task.primary_measure not in SIMILARITIES:
-        return []
-    return [
-        f"No judge was asked, so {name} decides: it tells how like the reference an answer is, not how good. "
-        f"A judge named under {JUDGE} gives the win rate."
-    ]
-
-
-def _missing_gold(unlabelled: bool, referred: bool) -> Iterator[str]:
-    if referred:
-        yield (
-            "Reference: the teacher's own answers, there is no gold. The measures of answers, and gates on them, say how far a "
-            "model agrees with the teacher, not how often it is right; that the teacher agrees with itself says nothing."
-        )
-    if unlabelled:
-        yield (
-            "No training row is labelled, so there is no control that learned from labels alone, and no TF-IDF: "
-            "distillation is compared with the untuned student."
-        )
 
 
 def _machine(threads: int | None) -> dict[str, Any]:

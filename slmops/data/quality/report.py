@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -156,11 +157,9 @@ def _aside(rejected: Iterable[Rejected]) -> tuple[Aside, ...]:
 
 def _example(bad: Rejected) -> Example:
     question, answer = bad.raw, ""
-    try:
+    with suppress(ValueError, KeyError, TypeError, IndexError):  # a row that could not be read stands as it was
         values = json.loads(bad.raw)
         question, answer = values["messages"][-1]["content"], values["answer"] or ""
-    except (ValueError, KeyError, TypeError, IndexError):
-        pass  # a row that could not be read stands as it was
     return Example(bad.origin, _shown(bad.reason), _shown(str(question)), _shown(str(answer)))
 
 
