@@ -10,6 +10,7 @@ special one, which the model never writes. Three ratios are printed with their t
 - against the chosen engine driven bare, with the same model file and ready token ids: at least 0.95.
 
 Rounds alternate between the sides and the median of the rounds counts, so that a machine that slows down slows all of them.
+Each round has prompts of its own, since an engine may keep what it has read.
 What is timed of ours is all that a stage does: rendering, sorting, tokenizing, answering, reading the text, writing the file.
 The engines are measured as for a long run, so what converting costs does not count; it is printed.
 """
@@ -51,10 +52,15 @@ _LONGEST = 300  # characters of a prompt
 
 @dataclass(frozen=True)
 class Side:
-    """A teacher to be timed, and what drives its engine bare."""
+    """A teacher to be timed, and what drives its engine bare with token ids."""
 
     teacher: LocalTeacher
-    bare: Callable[[], None]
+    bare: Callable[[Sequence[Sequence[int]]], None]
+
+    def drive_bare(self, rows: Sequence[Row]) -> Callable[[], None]:
+        """What drives the engine with these rows, token ids made beforehand."""
+        ids = [self.teacher.runtime.tokenize(self.teacher.template.prompt(row)) for row in rows]
+        return partial(self.bare, ids)
 
 
 def main() -> None:
@@ -72,11 +78,12 @@ def main() -> None:
 
     folder = without_end(resolve(options.model).path, options.output_path / "model")
     os.environ["SLMOPS_CACHE"] = str((options.output_path / "cache").resolve())
-    rows = [Row.of(text) for text in read_prompts(options.data, options.prompts)]
-    result = measure(folder, rows, options.tokens, options.slow, options.rounds)
+    rows = [Row.of(text) for text in read_prompts(options.data, options.prompts * (options.rounds + 1))]
+    sets = [rows[start : start + options.prompts] for start in range(0, len(rows), options.prompts)]
+    result = measure(folder, sets, options.tokens, options.slow)
     result["setting"] = {
         "model": options.model,
-        "prompts": len(rows),
+        "prompts": options.prompts,
         "new_tokens": options.tokens,
         "slow_prompts": options.slow * options.rounds,
         "rounds": options.rounds,
@@ -86,24 +93,28 @@ def main() -> None:
     print(json.dumps(result)) if options.json else print(render(result))
 
 
-def measure(folder: Path, rows: Sequence[Row], tokens: int, slow: int, rounds: int) -> dict:
-    """Rates in new tokens a second, ratios and agreement."""
-    fast, other, trials = choose_sides(folder, rows, tokens)
+def measure(folder: Path, sets: Sequence[Sequence[Row]], tokens: int, slow: int) -> dict:
+    """Rates in new tokens a second, ratios and agreement; the first set of prompts is for the choice and the warm-up."""
+    first, *rounds = sets
+    fast, other, trials = choose_sides(folder, first, tokens)
     with_openvino = fast.teacher.identity["engine"] == OPENVINO
-    sides = {"ours": partial(answer_all, fast.teacher, rows, tokens), "bare": fast.bare}
-    if other is not fast:
-        sides["ours, without OpenVINO"] = partial(answer_all, other.teacher, rows, tokens)
     naive = NaiveLoop(folder, fast.teacher, tokens)
-    by_length = sorted(rows, key=lambda row: len(row.question))
-    times: dict[str, list[float]] = {name: [] for name in ("naive", *sides)}
-    for run in sides.values():
-        run()  # warm-up
-    naive(by_length[:1], 4)
-    for number in range(rounds):
-        asked = by_length[number :: max(1, len(rows) // slow)][:slow]
+
+    def sides(rows: Sequence[Row]) -> dict[str, Callable[[], None]]:
+        found = {"ours": partial(answer_all, fast.teacher, rows, tokens), "bare": fast.drive_bare(rows)}
+        return found if other is fast else found | {"ours, without OpenVINO": partial(answer_all, other.teacher, rows, tokens)}
+
+    for run in sides(first).values():
+        run()
+    naive(first[:1], 4)
+    times: dict[str, list[float]] = {"naive": []}
+    for rows in rounds:
+        by_length = sorted(rows, key=lambda row: len(row.question))
+        stride = max(1, len(rows) // slow)
+        asked = by_length[stride // 2 :: stride][:slow]
         times["naive"].append(timed(partial(naive, asked, tokens)) / len(asked))
-        for name, run in sides.items():
-            times[name].append(timed(run) / len(rows))
+        for name, run in sides(rows).items():
+            times.setdefault(name, []).append(timed(run) / len(rows))
         say("  " + ", ".join(f"{name} {tokens / values[-1]:,.1f}" for name, values in times.items()) + " tokens/s")
     ours = times["ours, without OpenVINO"] if other is not fast else times["ours"]
     pairs = {
@@ -144,19 +155,19 @@ def choose_sides(folder: Path, rows: Sequence[Row], tokens: int) -> tuple[Side, 
     others = [replace(found, cost=0.0) for found in converting_candidates(folder, parameter_count(folder), "auto")]
     prompts = [template.prompt(row) for row in rows]
     runtime, trials = choose(reference, [own, *others], prompts, max_new_tokens=tokens)
-    fast = side_of(folder, LocalTeacher(runtime, template), prompts, tokens)
+    fast = side_of(folder, LocalTeacher(runtime, template), tokens)
     agreeing = [trial for trial in trials[1:] if trial.agreement >= MIN_AGREEMENT or trial.engine == "torch"]
     best = max((trial for trial in agreeing if trial.engine != OPENVINO), key=lambda trial: trial.tokens_per_second)
     if best.engine == runtime.info.name:
         return fast, fast, trials
-    return fast, side_of(folder, LocalTeacher.load(folder, template, "auto", engine=best.engine), prompts, tokens), trials
+    return fast, side_of(folder, LocalTeacher.load(folder, template, "auto", engine=best.engine), tokens), trials
 
 
-def side_of(folder: Path, teacher: LocalTeacher, prompts: Sequence[str], tokens: int) -> Side:
+def side_of(folder: Path, teacher: LocalTeacher, tokens: int) -> Side:
     """A teacher and its engine bare, with the same files and with token ids instead of text."""
-    info, ids = teacher.runtime.info, [teacher.runtime.tokenize(prompt) for prompt in prompts]
+    info = teacher.runtime.info
     bare = {OPENVINO: bare_openvino, "ort-genai": bare_ort, "torch": bare_torch}[info.name]
-    return Side(teacher, bare(converted(info.name, folder, info.precision), ids, tokens, info.precision))
+    return Side(teacher, bare(converted(info.name, folder, info.precision), tokens, info.precision))
 
 
 def answer_all(teacher: LocalTeacher, rows: Sequence[Row], tokens: int) -> None:
@@ -224,7 +235,7 @@ def equal_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     return next(differs, len(left))
 
 
-def bare_openvino(folder: Path, ids: Sequence[Sequence[int]], tokens: int, precision: str) -> Callable[[], None]:
+def bare_openvino(folder: Path, tokens: int, precision: str) -> Callable[[Sequence[Sequence[int]]], None]:
     """OpenVINO GenAI's pipeline by its own interface."""
     import numpy as np
     import openvino
@@ -235,28 +246,27 @@ def bare_openvino(folder: Path, ids: Sequence[Sequence[int]], tokens: int, preci
     scheduler.max_num_seqs = 64
     scheduler.max_num_batched_tokens = 8192
     properties = {"KV_CACHE_PRECISION": "bf16"} if precision == "float16" else {}
-    properties = {"KV_CACHE_PRECISION": "bf16"} if precision == "float16" else {}
     pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder / "model.gguf"), scheduler, "CPU", properties)
     config = openvino_genai.GenerationConfig(max_new_tokens=tokens, ignore_eos=True, apply_chat_template=False)
-    inputs = [openvino.Tensor(np.array([row], np.int64)) for row in ids]
 
-    def run() -> None:
+    def run(ids: Sequence[Sequence[int]]) -> None:
+        inputs = [openvino.Tensor(np.array([row], np.int64)) for row in ids]
         found = pipeline.generate(inputs, [config] * len(inputs))
         assert all(len(answer.m_generation_ids[0]) == tokens for answer in found)
 
     return run
 
 
-def bare_ort(folder: Path, ids: Sequence[Sequence[int]], tokens: int, precision: str) -> Callable[[], None]:
+def bare_ort(folder: Path, tokens: int, precision: str) -> Callable[[Sequence[Sequence[int]]], None]:
     """ONNX Runtime GenAI's generator by its own interface, 32 rows at a time."""
     import numpy as np
     import onnxruntime_genai
 
     model = onnxruntime_genai.Model(str(folder))
     pad = read_json(folder / "genai_config.json")["model"]["pad_token_id"]
-    ordered = sorted(ids, key=len)
 
-    def run() -> None:
+    def run(ids: Sequence[Sequence[int]]) -> None:
+        ordered = sorted(ids, key=len)
         for start in range(0, len(ordered), 32):
             batch = ordered[start : start + 32]
             width = max(map(len, batch))
@@ -270,16 +280,20 @@ def bare_ort(folder: Path, ids: Sequence[Sequence[int]], tokens: int, precision:
     return run
 
 
-def bare_torch(folder: Path, ids: Sequence[Sequence[int]], tokens: int, precision: str) -> Callable[[], None]:
+def bare_torch(folder: Path, tokens: int, precision: str) -> Callable[[Sequence[Sequence[int]]], None]:
     """``generate`` of transformers on one batch."""
     import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=precision).eval()
-    width = max(map(len, ids))
-    batch = torch.tensor([[0] * (width - len(row)) + list(row) for row in ids])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
-    return lambda: model.generate(input_ids=batch, attention_mask=mask, max_new_tokens=tokens, do_sample=False)
+
+    def run(ids: Sequence[Sequence[int]]) -> None:
+        width = max(map(len, ids))
+        batch = torch.tensor([[0] * (width - len(row)) + list(row) for row in ids])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
+        model.generate(input_ids=batch, attention_mask=mask, max_new_tokens=tokens, do_sample=False)
+
+    return run
 
 
 def without_end(model: Path, target: Path) -> Path:

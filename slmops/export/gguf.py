@@ -87,14 +87,15 @@ def _check(config: Mapping[str, Any], model: Path) -> None:
         "a sliding window": bool(sliding),
         f"the activation {config.get('hidden_act')!r}": config.get("hidden_act", "silu") != "silu",
         "biases beside the matrices": bool(config.get("mlp_bias") or (kind != "qwen2" and config.get("attention_bias"))),
-        "heads that do not divide the width": kind != "qwen3" and heads * _head_size(config) != config.get("hidden_size"),
+        "heads that do not divide the width": kind != "qwen3" and heads * head_size(config) != config.get("hidden_size"),
     }
     for problem, found in problems.items():
         if found:
             raise ModelError(f"this model cannot be written as GGUF: {problem}", where=str(model), fix=_OTHER)
 
 
-def _head_size(config: Mapping[str, Any]) -> int:
+def head_size(config: Mapping[str, Any]) -> int:
+    """Width of one attention head."""
     return int(config.get("head_dim") or config["hidden_size"] // max(int(config.get("num_attention_heads") or 1), 1))
 
 
@@ -109,9 +110,9 @@ def _write_facts(writer: Any, config: Mapping[str, Any], context: int, gguf: Any
     writer.add_feed_forward_length(int(config["intermediate_size"]))
     writer.add_head_count(heads)
     writer.add_head_count_kv(int(config.get("num_key_value_heads") or heads))
-    writer.add_key_length(_head_size(config))
-    writer.add_value_length(_head_size(config))
-    writer.add_rope_dimension_count(_head_size(config))
+    writer.add_key_length(head_size(config))
+    writer.add_value_length(head_size(config))
+    writer.add_rope_dimension_count(head_size(config))
     writer.add_rope_freq_base(float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0))
     writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from slmops.errors import ModelError
 from slmops.files import read_json
-from slmops.models.fit import physical_cores
+from slmops.models.fit import memory_available_mb, physical_cores
 from slmops.models.load import load_tokenizer
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
 from slmops.runtimes.decoding import Answer, check_prompt
@@ -32,14 +32,22 @@ FACTS = "export.json"
 
 _MAX_BATCH = 64
 _MIN_TOKENS_A_STEP = 8192
+_KEPT_TOKENS = 16_384
+_KEPT_SHARE = 4
+"""What is kept may fill a quarter of the available memory."""
+_BLOCK = 32  # tokens; the engine's on a CPU
+_STATE_BYTES = 2
+_MIN_SHARING = 3  # prompts; below it, a step for one of them costs more than it saves
 
 
-def open_runtime(path: Path, *, threads: int | None = None) -> OpenvinoRuntime:
+def open_runtime(path: Path, *, threads: int | None = None, reuse: bool = False) -> OpenvinoRuntime:
     """Load a folder as ``export.openvino`` writes it.
 
     Args:
         path: The folder.
         threads: Threads of an operator; ``None``: the engine's own choice.
+        reuse: Keep what has been read of the latest prompts, so that the start that prompts share is read once. For many
+            prompts of one kind; the room for it is fixed, and timings then depend on what was asked before.
 
     Raises:
         ModelError: The folder holds no such model, or one that the engine cannot read.
@@ -56,6 +64,11 @@ def open_runtime(path: Path, *, threads: int | None = None) -> OpenvinoRuntime:
     scheduler.dynamic_split_fuse = False
     scheduler.max_num_seqs = _MAX_BATCH
     scheduler.max_num_batched_tokens = max(context, _MIN_TOKENS_A_STEP)
+    if reuse:
+        # In room that grows, OpenVINO 2026.4 fails on kept prompts (openvino.genai, pull request 4051).
+        scheduler.enable_prefix_caching = True
+        scheduler.num_kv_blocks = _blocks(context, int(facts["state_values"]))
+        context = min(context, scheduler.num_kv_blocks * _BLOCK)
     properties: dict[str, Any] = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         # The default, 8 bits, costs a third of a step at 64 rows, since every step expands all that is kept.
@@ -65,7 +78,13 @@ def open_runtime(path: Path, *, threads: int | None = None) -> OpenvinoRuntime:
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"OpenVINO cannot load the model: {error}", where=str(path), fix="use another engine for it") from error
     info = RuntimeInfo("openvino-genai", str(facts["precision"]), context, batch_dependent=True)
-    return OpenvinoRuntime(pipeline, load_tokenizer(path), info, frozenset(facts["end_ids"]))
+    return OpenvinoRuntime(pipeline, load_tokenizer(path), info, frozenset(facts["end_ids"]), reuse=reuse)
+
+
+def _blocks(context: int, state_values: int) -> int:
+    """Room for what is kept; the memory is taken only as it fills."""
+    fitting = int(memory_available_mb() * 1e6) // _KEPT_SHARE // (state_values * _STATE_BYTES)
+    return max(1, min(fitting, max(context, _KEPT_TOKENS)) // _BLOCK)
 
 
 class OpenvinoRuntime:
@@ -75,9 +94,12 @@ class OpenvinoRuntime:
     and cuts no text. Greedy answers depend on the batch where two tokens are about equally likely.
     """
 
-    def __init__(self, pipeline: Any, tokenizer: PreTrainedTokenizerBase, info: RuntimeInfo, end_ids: frozenset[int]) -> None:
+    def __init__(
+        self, pipeline: Any, tokenizer: PreTrainedTokenizerBase, info: RuntimeInfo, end_ids: frozenset[int], *, reuse: bool
+    ) -> None:
         self.info = info
-        self._pipeline, self._tokenizer, self._end_ids = pipeline, tokenizer, end_ids
+        self._pipeline, self._tokenizer, self._end_ids, self._reuse = pipeline, tokenizer, end_ids, reuse
+        self._shared: list[int] = []  # the start that was read last for several prompts
         self._numbers = itertools.count()
 
     def tokenize(self, text: str) -> list[int]:
@@ -124,10 +146,13 @@ class OpenvinoRuntime:
     def _steps(self, rows: Sequence[Sequence[int]], answers: Sequence[Answer], sampling: Sampling) -> Iterator[None]:
         """Let the engine work until all answers have ended; yields after each of its steps."""
         options = self._options(sampling)
-        waiting = [
-            (answer, self._pipeline.add_request(next(self._numbers), openvino.Tensor(np.array([row], np.int64)), options))
-            for row, answer in zip(rows, answers, strict=True)
-        ]
+        alone = self._reads_first(rows)
+        waiting = []
+        for row, answer in zip(rows, answers, strict=True):
+            handle = self._pipeline.add_request(next(self._numbers), openvino.Tensor(np.array([row], np.int64)), options)
+            waiting.append((answer, handle))
+            if alone and len(waiting) == 1:
+                self._pipeline.step()
         try:
             while waiting:
                 self._pipeline.step()
@@ -138,6 +163,18 @@ class OpenvinoRuntime:
         finally:
             for _, handle in waiting:
                 handle.cancel()
+
+    def _reads_first(self, rows: Sequence[Sequence[int]]) -> bool:
+        """Whether the first row is to be read before the others, which then find the start that all share."""
+        if not self._reuse or len(rows) < _MIN_SHARING:
+            return False
+        alike = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*rows, strict=False))
+        shared = [tokens[0] for tokens in alike]
+        shared = shared[: len(shared) // _BLOCK * _BLOCK]
+        if shared == self._shared[: len(shared)]:
+            return False
+        self._shared = shared
+        return True
 
     def _options(self, sampling: Sampling) -> Any:
         drawn = sampling.temperature > 0

@@ -34,12 +34,14 @@ class _Conversion:
         version: Raised when it makes other files of the same folder.
         start: Seconds it takes for any model.
         weights: Seconds it takes, with loading, for 10⁶ weights.
+        options: Given to the engine's function that loads a model.
     """
 
     make: Callable[[Path, Path, Precision], None]
     version: int
     start: float
     weights: float
+    options: Mapping[str, Any]
 
 
 def open_engine(engine: str, folder: Path, precision: str) -> Runtime:
@@ -56,7 +58,9 @@ def open_engine(engine: str, folder: Path, precision: str) -> Runtime:
         ModelError: It cannot take this model.
     """
     opener: OpenRuntime = RUNTIMES.get(engine)
-    return opener(converted(engine, folder, weight_precision(engine, precision)))
+    conversion = _conversions().get(engine)
+    options = {} if conversion is None else conversion.options
+    return opener(converted(engine, folder, weight_precision(engine, precision)), **options)
 
 
 def weight_precision(engine: str, precision: str) -> Precision:
@@ -113,8 +117,8 @@ def _conversions() -> dict[str, _Conversion]:
         target.with_name(f"{target.name}.log").unlink(missing_ok=True)
 
     return {
-        _OPENVINO: _Conversion(openvino.export_openvino, openvino.CONVERSION, 2.0, 0.15),
-        "ort-genai": _Conversion(to_onnx, 1, 8.0, 0.2),
+        _OPENVINO: _Conversion(openvino.export_openvino, openvino.CONVERSION, 2.0, 0.15, {"reuse": True}),
+        "ort-genai": _Conversion(to_onnx, 1, 8.0, 0.2, {}),
     }
 
 

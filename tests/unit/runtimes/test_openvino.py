@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from slmops.data.chat import ChatTemplate
-from slmops.errors import ModelError
+from slmops.errors import DataError, ModelError
 from slmops.export.gguf import Precision
 from slmops.export.openvino import export_openvino
+from slmops.files import read_json
+from slmops.runtimes import openvino_genai
 from slmops.runtimes.base import Runtime, Sampling, open_runtime
 from slmops.testing.runtimes import TEXTS
 from slmops.testing.tiny import save_tiny_model
@@ -60,6 +63,50 @@ def test_a_stream_that_is_left_early_does_not_disturb_the_next_answer(runtime: R
     assert runtime.generate([prompts[1]], GREEDY)[0].prompt_tokens == expected[0].prompt_tokens
     left.close()
     assert runtime.generate([prompts[1]], GREEDY) == expected
+
+
+def test_what_prompts_share_is_read_once_and_changes_no_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, kept = openvino_genai.open_runtime(folder), openvino_genai.open_runtime(folder, reuse=True)
+    steps: list[str] = []
+    monkeypatch.setattr(kept, "_pipeline", Counting(kept._pipeline, steps))
+    prompts = ["please say the word " * 12 + text for text in TEXTS]
+    assert len(plain.tokenize(prompts[0])) > 64
+    sampling = Sampling(max_new_tokens=4)
+    expected = [plain.generate([prompt], sampling)[0] for prompt in prompts]
+    assert kept.generate(prompts, sampling) == expected
+    assert steps[:3] == ["add", "step", "add"]  # the first alone, so that the others find what they share
+    steps.clear()
+    assert kept.generate(prompts, sampling) == expected
+    assert steps[: len(prompts)] == ["add"] * len(prompts)
+
+
+def test_kept_prompts_make_room_and_answers_stay_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = read_json(folder / "export.json")
+    monkeypatch.setattr(openvino_genai, "memory_available_mb", lambda: 4 * 2 * facts["state_values"] * 6 * 32 / 1e6)
+    tight, plain = openvino_genai.open_runtime(folder, reuse=True), openvino_genai.open_runtime(folder)
+    assert tight.info.context_length == 6 * 32
+    prompts = [text[-40:] * number for text in TEXTS for number in range(1, 4)] * 4
+    sampling = Sampling(max_new_tokens=2)
+    assert [answer.token_ids for answer in tight.generate(prompts, sampling)] == [
+        plain.generate([prompt], sampling)[0].token_ids for prompt in prompts
+    ]
+    with pytest.raises(DataError, match="context"):
+        tight.generate(["word " * 300], sampling)
+
+
+class Counting:
+    """A pipeline that notes the order of what it is asked for."""
+
+    def __init__(self, inner: Any, steps: list[str]) -> None:
+        self._inner, self._steps = inner, steps
+
+    def add_request(self, *arguments: Any) -> Any:
+        self._steps.append("add")
+        return self._inner.add_request(*arguments)
+
+    def step(self) -> None:
+        self._steps.append("step")
+        self._inner.step()
 
 
 def test_sixteen_bits_on_one_thread_are_refused(tiny_model: Path, tmp_path: Path) -> None:
