@@ -1,6 +1,6 @@
 """How fast a local teacher answers, beside the loop that tutorials show and beside its engine driven bare.
 
-    python benchmarks/generation.py [--data PROMPTS.jsonl] [--json]
+    python benchmarks/generation.py [--kind line|chat|stage] [--data PROMPTS.jsonl] [--json]
 
 Every side writes exactly ``--tokens`` tokens to every prompt: all load one copy of the model whose end token is another
 special one, which the model never writes. Three ratios are printed with their targets:
@@ -10,7 +10,9 @@ special one, which the model never writes. Three ratios are printed with their t
 - against the chosen engine driven bare, with the same model file and ready token ids: at least 0.95.
 
 Rounds alternate between the sides and the median of the rounds counts, so that a machine that slows down slows all of them.
-Each round has prompts of its own, since an engine may keep what it has read.
+Each round has prompts of its own, since an engine may keep what it has read. There are three kinds: ``line``, a line of
+text as the loop of the tutorials has it; ``chat``, the same as a turn in the model's chat template; ``stage``, what a stage
+of classification asks: its instruction with 18 labels, and the text. The targets are for the first.
 What is timed of ours is all that a stage does: rendering, sorting, tokenizing, answering, reading the text, writing the file.
 The engines are measured as for a long run, so what converting costs does not count; it is printed.
 """
@@ -32,14 +34,16 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from slmops.data.chat import ChatTemplate
 from slmops.data.rows import Row
 from slmops.data.support_messages import SupportMessages, generate
-from slmops.data.templates import choose_template
+from slmops.data.templates import Template, choose_template
 from slmops.files import read_json, read_jsonl, write_json
 from slmops.models.load import load_tokenizer, parameter_count
 from slmops.models.resolve import resolve
 from slmops.progress import say
 from slmops.runtimes.base import Generation, Sampling
+from slmops.tasks.classification import Classification
 from slmops.teachers.chunks import in_chunks
 from slmops.teachers.converting import converted, converting_candidates
 from slmops.teachers.engines import MIN_AGREEMENT, Candidate, Trial, agreement, choose
@@ -47,7 +51,8 @@ from slmops.teachers.local import LocalTeacher
 
 TARGETS = {"one at a time": 40.0, "one at a time, without OpenVINO": 15.0, "engine driven bare": 0.95}
 OPENVINO = "openvino-genai"
-_LONGEST = 300  # characters of a prompt
+_LONGEST, _LINE = 300, 80  # characters of a text
+_POOL = 3000
 
 
 @dataclass(frozen=True)
@@ -67,23 +72,29 @@ def main() -> None:
     """Choose engines, time them in rounds, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--data", type=Path, help="JSON lines with a field 'prompt'; without it, generated support messages")
+    parser.add_argument("--data", type=Path, help="JSON lines with a field 'prompt'; else support messages")
+    parser.add_argument("--kind", choices=("line", "chat", "stage"), default="line", help="what is asked")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=64, help="new tokens of every answer")
     parser.add_argument("--slow", type=int, default=3, help="prompts a round that the slow loop answers")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output_path", type=Path, default=Path("runs/generation"))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
 
     folder = without_end(resolve(options.model).path, options.output_path / "model")
     os.environ["SLMOPS_CACHE"] = str((options.output_path / "cache").resolve())
-    rows = [Row.of(text) for text in read_prompts(options.data, options.prompts * (options.rounds + 1))]
+    rows = read_rows(options.data, options.kind, options.prompts * (options.rounds + 1))
     sets = [rows[start : start + options.prompts] for start in range(0, len(rows), options.prompts)]
-    result = measure(folder, sets, options.tokens, options.slow)
+    tokenizer = load_tokenizer(folder)
+    text_alone = Template(tokenizer, ChatTemplate("{{ messages[-1]['content'] }}", "", str(tokenizer.eos_token)))
+    template = text_alone if options.kind == "line" else choose_template(tokenizer, "own")
+    result = measure(folder, template, sets, options.tokens, options.slow)
     result["setting"] = {
         "model": options.model,
+        "kind": options.kind,
         "prompts": options.prompts,
+        "prompt_tokens": statistics.median(len(template.prompt_ids(row)) for row in rows),
         "new_tokens": options.tokens,
         "slow_prompts": options.slow * options.rounds,
         "rounds": options.rounds,
@@ -93,10 +104,10 @@ def main() -> None:
     print(json.dumps(result)) if options.json else print(render(result))
 
 
-def measure(folder: Path, sets: Sequence[Sequence[Row]], tokens: int, slow: int) -> dict:
+def measure(folder: Path, template: Template, sets: Sequence[Sequence[Row]], tokens: int, slow: int) -> dict:
     """Rates in new tokens a second, ratios and agreement; the first set of prompts is for the choice and the warm-up."""
     first, *rounds = sets
-    fast, other, trials = choose_sides(folder, first, tokens)
+    fast, other, trials = choose_sides(folder, template, first, tokens)
     with_openvino = fast.teacher.identity["engine"] == OPENVINO
     naive = NaiveLoop(folder, fast.teacher, tokens)
 
@@ -142,12 +153,11 @@ def result(name: str, theirs: Sequence[float], ours: Sequence[float]) -> dict:
     return {"against": name, "speedup": speedup, "rounds": ratios, "target": TARGETS[name], "passed": speedup >= TARGETS[name]}
 
 
-def choose_sides(folder: Path, rows: Sequence[Row], tokens: int) -> tuple[Side, Side, list[Trial]]:
+def choose_sides(folder: Path, template: Template, rows: Sequence[Row], tokens: int) -> tuple[Side, Side, list[Trial]]:
     """The engine that the product's own measurement chooses, the best one but OpenVINO, and what was measured.
 
     It is chosen as if so many rows were left that converting costs nothing.
     """
-    template = choose_template(load_tokenizer(folder), "own")
     own, reference = (
         Candidate("torch", 0.0, lambda precision=precision: LocalTeacher.load(folder, template, precision).runtime)
         for precision in ("auto", "float32")
@@ -318,16 +328,19 @@ def without_end(model: Path, target: Path) -> Path:
     return target
 
 
-def read_prompts(file: Path | None, count: int) -> list[str]:
-    """So many different prompts, in an order that has nothing to do with their content."""
-    if file is None:
-        texts = [text for text, _ in generate(SupportMessages())["pool"]]
-    else:
-        texts = [str(row["prompt"]) for row in read_jsonl(file)]
-    found = sorted({text for text in texts if len(text) <= _LONGEST}, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
-    if len(found) < count:
-        sys.exit(f"only {len(found)} prompts of at most {_LONGEST} characters: give a larger file with --data")
-    return found[:count]
+def read_rows(file: Path | None, kind: str, count: int) -> list[Row]:
+    """So many rows with different texts, in an order that has nothing to do with their content."""
+    pairs = generate(SupportMessages(pool=_POOL))["pool"]
+    texts = [text for text, _ in pairs] if file is None else [str(row["prompt"]) for row in read_jsonl(file)]
+    longest = _LINE if kind == "line" else _LONGEST
+    short = {text for text in texts if len(text) <= longest}
+    if len(short) < count:
+        sys.exit(f"only {len(short)} prompts of at most {longest} characters: give a larger file with --data")
+    rows = [Row.of(text) for text in sorted(short, key=lambda text: hashlib.sha256(text.encode()).hexdigest())[:count]]
+    if kind != "stage":
+        return rows
+    task = Classification(**Classification.complete({}, [label for _, label in pairs]))
+    return [replace(row, messages=tuple(task.ask(row))) for row in rows]
 
 
 def timed(run: Callable[[], None]) -> float:
@@ -341,7 +354,8 @@ def render(result: dict) -> str:
     """The result as text."""
     setting, agrees = result["setting"], result["agreement"]
     lines = [
-        f"{setting['model']}, {setting['prompts']} prompts x {setting['new_tokens']} new tokens, {setting['cores']} cores; "
+        f"{setting['model']}, {setting['prompts']} prompts of about {setting['prompt_tokens']:g} tokens "
+        f"x {setting['new_tokens']} new tokens, {setting['cores']} cores; "
         f"the slow loop on {setting['slow_prompts']} of the prompts",
         "",
         *(f"{name:<24}{rate:>10,.1f} tokens/s" for name, rate in result["tokens_per_second"].items()),
