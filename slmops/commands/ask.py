@@ -18,8 +18,8 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask")],
 ) -> None:
     """Serve the model on a free port of this machine, ask one question through the openai client, and print the answer."""
+    from slmops.runtimes.folders import served_folder
     from slmops.serving.client import ask_once
-    from slmops.serving.folders import served_folder
 
     place = served_folder(folder)
     answer = ask_once(place, question)

@@ -26,7 +26,7 @@ from slmops.stages.answering import plan_answers
 from slmops.stages.context import Context
 from slmops.stages.judging import plan_judging
 from slmops.stages.preparing import open_source
-from slmops.tasks.base import TASKS, task_name
+from slmops.tasks.base import TASKS, longest_answer, task_name
 from slmops.teachers.spec import spec_of
 from slmops.workspace import Workspace
 
@@ -98,7 +98,7 @@ def distill(
             "combine": {"name": combine} if combine else None,
             "requests": {"max_cost": max_cost} if max_cost is not None else {},
         },
-        "answers": {"max_new_tokens": _LONGEST.get(task, 256)},
+        "answers": {"max_new_tokens": longest_answer(task)},
         "student": {"model": student, "layers": student_layers},
         "training": {"epochs": _epochs(detected.rows)},
     }
@@ -148,10 +148,6 @@ def distill(
 
 
 _OBJECTIVES: list[dict[str, Any]] = [{"name": "cross_entropy", "weight": 0.3}, {"name": "forward_kl", "weight": 0.7}]
-
-
-_LONGEST = {"classification": 16, "nli": 16, "math": 32, "qa": 64}
-"""Tokens of the longest answer by task; texts may be longer."""
 
 
 def _task(given: str | None, detected: Detected) -> str:

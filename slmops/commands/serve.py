@@ -20,7 +20,7 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
 ) -> None:
     """Serve a model: POST /v1/chat/completions, GET /v1/models, GET /health."""
-    from slmops.serving.folders import served_folder
+    from slmops.runtimes.folders import served_folder
     from slmops.serving.server import serve as serve_folder
 
     serve_folder(served_folder(folder), host, port, threads)

@@ -10,10 +10,11 @@ import socket
 from pathlib import Path
 
 from slmops.data.chat import ChatTemplate
-from slmops.errors import MissingExtraError, ModelError, ResourceError, UsageError
+from slmops.errors import MissingExtraError, ResourceError, UsageError
 from slmops.export.card import BundleCard
 from slmops.progress import say
 from slmops.runtimes.base import open_runtime
+from slmops.runtimes.folders import engine_of
 from slmops.serving.service import ChatService
 
 
@@ -41,7 +42,7 @@ def serve(folder: Path, host: str = "127.0.0.1", port: int = 8000, threads: int 
             raise
         raise MissingExtraError(error.name, "serve") from error
 
-    _engine(folder)
+    engine_of(folder)
     with _listen(host, port) as listener:
         say(f"loading {folder}")
         with contextlib.closing(open_service(folder, threads)) as service:
@@ -62,21 +63,11 @@ def open_service(folder: Path, threads: int | None = None) -> ChatService:
     """
     card = BundleCard.read(folder)
     template = card.chat_template if card else ChatTemplate.load(folder)
-    runtime = open_runtime(_engine(folder), folder, threads=threads)
+    runtime = open_runtime(engine_of(folder), folder, threads=threads)
     if card is None:
         return ChatService(runtime, template, folder.resolve().name)
     limits = card.sampling
     return ChatService(runtime, template, card.name, temperature=limits.temperature, max_new_tokens=limits.max_new_tokens)
-
-
-def _engine(folder: Path) -> str:
-    """Registry name of the engine that runs what is in a folder."""
-    if (folder / "genai_config.json").is_file():
-        return "ort-genai"
-    if (folder / "config.json").is_file():
-        return "torch"
-    what = "no genai_config.json or config.json here" if folder.is_dir() else "no such folder"
-    raise ModelError(what, where=str(folder), fix="point to the folder of a packaged or a Hugging Face model")
 
 
 def _listen(host: str, port: int) -> socket.socket:

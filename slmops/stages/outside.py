@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from slmops.stages.answering import LABELLED, RunTeacher
 from slmops.stages.context import MODEL, Context, rows_of
 from slmops.stages.measuring import percentile
 from slmops.stages.teaching import TRAINING, fingerprints
+from slmops.tasks.base import Task
 from slmops.teachers.answered import Answered
 from slmops.teachers.api import ApiTeacher
 from slmops.teachers.asking import ask_rows
@@ -82,22 +84,27 @@ def measure_answers(context: Context, teacher: RunTeacher, data: StageResult) ->
         asked = [row.with_answer(None) for row in rows]
         found = ask_rows(teacher.open(task), asked, task, teacher.params, work, turns=lambda row: teacher.turns(task, row))
         found.raise_if_stopped(str(context.workspace.root), "teacher.requests.max_cost")
-        answers = [one.raw for one in found.given]
-        latencies = [1000 * one.outcome.reply.seconds for one in found.given if one.outcome.reply and one.outcome.reply.seconds]
-        result = {
-            "runtime": "outside",
-            "precision": "unknown",
-            "latencies_ms": [round(value, 3) for value in latencies],
-            **judged(task, answers, rows),
-        }
-        write_json(folder / RESULT, result)
-        measures = {**result["quality"], **_times(latencies), **_cost(teacher.spec, found)}
-        measured = not any(one.outcome.reason == NO_ANSWER for one in found.given)
-        if not measured:
+        made = write_answers(found, teacher.spec, task, rows, folder)
+        if not made.facts["measured"]:
             say("  some test rows have no recorded answer, so the teacher is not measured")
-        return Made({**found.facts, "measured": measured}, measures)
+        return made
 
     return context.workspace.stage(key, make)
+
+
+def write_answers(found: Answered, spec: TeacherSpec, task: Task, rows: Sequence[Row], folder: Path) -> Made:
+    """Write what a teacher answered as the result of a measurement; ``facts["measured"]`` is false where a row has no record."""
+    answers = [one.raw for one in found.given]
+    latencies = [1000 * one.outcome.reply.seconds for one in found.given if one.outcome.reply and one.outcome.reply.seconds]
+    result = {
+        "runtime": "outside",
+        "precision": "unknown",
+        "latencies_ms": [round(value, 3) for value in latencies],
+        **judged(task, answers, rows),
+    }
+    write_json(folder / RESULT, result)
+    measured = not any(one.outcome.reason == NO_ANSWER for one in found.given)
+    return Made({**found.facts, "measured": measured}, {**result["quality"], **_times(latencies), **_cost(spec, found)})
 
 
 def _times(latencies: list[float]) -> dict[str, float]:

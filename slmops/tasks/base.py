@@ -70,6 +70,7 @@ TASKS = Registry(
 )
 
 _ALIASES = {"nlu_qa": "qa"}
+_LONGEST = {"classification": 16, "nli": 16, "math": 32, "qa": 64}
 
 
 class AnswerError(ValueError):
@@ -131,6 +132,11 @@ def open_task(name: str, options: Mapping[str, Any]) -> Task:
     """
     task: Task = build(task_class(name), options, where=f"task {name!r}")
     return task
+
+
+def longest_answer(name: str) -> int:
+    """Tokens of the longest answer to expect of a task type; texts may be long."""
+    return _LONGEST.get(name, 256)
 
 
 def closed_labels(task: Task) -> tuple[str, ...] | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from slmops.artifact import Artifact
 from slmops.evaluation.schema import parse_report
+from slmops.runtimes.folders import served_folder
 from slmops.serving.client import ask_once
-from slmops.serving.folders import served_folder
 from tests.pipeline.conftest import Run, slmops
 from tests.pipeline.tiny_line import write_recipe
 

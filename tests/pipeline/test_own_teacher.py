@@ -18,7 +18,7 @@ COUNTING_SERVER = """
 import sys
 from pathlib import Path
 from slmops.progress import say
-from slmops.serving.folders import served_folder
+from slmops.runtimes.folders import served_folder
 from slmops.serving.server import serve
 from slmops.serving.service import ChatService
 

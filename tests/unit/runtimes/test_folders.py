@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from slmops.errors import ModelError
-from slmops.serving.folders import served_folder
+from slmops.runtimes.folders import served_folder
 
 
-@pytest.mark.parametrize("marker", ["genai_config.json", "config.json"])
+@pytest.mark.parametrize("marker", ["genai_config.json", "config.json", "model.gguf"])
 @pytest.mark.parametrize("inside", ["", "package", "model"])
 def test_a_model_is_found_in_its_folder_its_run_or_its_artifact(tmp_path: Path, inside: str, marker: str) -> None:
     place = tmp_path / inside
