@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from slmops.config import load_recipe
-from slmops.evaluation.report import render_table
+from slmops.evaluation.terminal import render_table
 from slmops.files import read_json, write_jsonl
 from slmops.pipeline import run
 from slmops.recipes import find_recipe

@@ -13,6 +13,7 @@ from slmops.errors import MissingExtraError, SlmopsError, UsageError, nearest
 
 VERBS = {
     "distill": ("slmops.commands.distill:app", "make a small model from a teacher and your data, one command"),
+    "probe": ("slmops.commands.probe:app", "whether distilling is worth it: a small sample, yes, no or INCONCLUSIVE"),
     "run": ("slmops.commands.run:app", "run or resume a recipe"),
     "check-data": ("slmops.commands.check_data:app", "look at data: good rows, what is set aside and why, a report"),
     "recipes": ("slmops.commands.recipes:app", "list the recipes that come with the package, or show one"),
@@ -22,6 +23,9 @@ VERBS = {
         "slmops.commands.augment:app",
         "more training rows by a teacher: paraphrases, back-translations, new ones from seeds",
     ),
+    "evaluate": ("slmops.commands.evaluate:app", "measure models on test rows: intervals, costs, gates, a report"),
+    "benchmark": ("slmops.commands.benchmark:app", "ask a model benchmarks people know, on local data, by EleutherAI's harness"),
+    "review": ("slmops.commands.review:app", "blind side-by-side sheets for people, and what their verdicts say"),
     "serve": ("slmops.commands.serve:app", "serve a model with the OpenAI API"),
     "ask": ("slmops.commands.ask:app", "serve a model for one question through the openai client"),
 }
@@ -45,6 +49,7 @@ _EXTRAS = {
     "datasketch": "quality",
     "py3langid": "quality",
     "phonenumbers": "privacy",
+    "lm_eval": "benchmarks",
 }
 
 

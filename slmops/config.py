@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from slmops.errors import ConfigError, nearest
 from slmops.files import atomic
@@ -198,6 +198,9 @@ class EvaluationSection(Section):
     )
     latency_requests: int = Field(60, ge=5, description="Timed requests, one at a time")
     batch_size: int = Field(8, ge=1, description="Requests at once, for requests/s")
+    concurrency: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 4, 8), description="Requests at once, each measured by itself: requests/s and what a request waits"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of every engine; absent: as many as there are cores")
     price_per_machine_hour: float = Field(0.1, gt=0, description="For the cost of a million requests; any currency")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of every interval")
@@ -224,7 +227,24 @@ class Recipe(Section):
     training: TrainingSection = TrainingSection()
     export: ExportSection = ExportSection()
     evaluation: EvaluationSection = EvaluationSection()
-    gates: tuple[str, ...] = Field((), description="What must hold for a model to be packaged")
+    gates: tuple[str, ...] = Field(
+        (), description="What must hold for a model to be packaged; a mapping non_inferior: {to, margin, measure} is read too"
+    )
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _gates_in_words(cls, gates: Any) -> Any:
+        return [_gate_in_words(gate) for gate in gates] if isinstance(gates, (list, tuple)) else gates
+
+
+def _gate_in_words(gate: Any) -> Any:
+    """``{name: {key: value}}`` as the text ``name(key=value)``, which is what gates are read from."""
+    if not isinstance(gate, dict):
+        return gate
+    if len(gate) != 1 or not all(isinstance(options, dict) for options in gate.values()):
+        raise ValueError(f"{gate} is no gate; write {{non_inferior: {{to: <row>, margin: 0.03}}}}, or a text")
+    ((name, options),) = gate.items()
+    return f"{name}({', '.join(f'{key}={value}' for key, value in options.items() if value is not None)})"
 
 
 _M = TypeVar("_M", bound=BaseModel)

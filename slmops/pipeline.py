@@ -10,9 +10,10 @@ from typing import Any
 from slmops.config import Recipe, save_recipe
 from slmops.errors import ConfigError, GateError, InconclusiveError
 from slmops.evaluation.data_page import PAGE, REPORT
-from slmops.evaluation.gates import Gate, GateResult
+from slmops.evaluation.gates import UNQUANTIZED, Gate, GateResult, said_before
 from slmops.evaluation.gates import judge as judge_gate
 from slmops.evaluation.systems import System
+from slmops.export.model_card import MODEL_CARD
 from slmops.files import write_text
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
 from slmops.preflight import (
@@ -25,9 +26,10 @@ from slmops.preflight import (
     check_teacher,
     check_tuning,
 )
+from slmops.progress import say
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.comparison import Candidate, Comparison
-from slmops.stages.context import MODEL, Context, ModelAt
+from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.stages.exporting import export_model, package, reference_answers
 from slmops.stages.judging import RunJudge
 from slmops.stages.measuring import Turns, load_system, measure_floor, measure_model
@@ -42,6 +44,7 @@ from slmops.workspace import StageResult, Step, Undecided, Workspace, link_or_co
 
 PACKAGE = "package"
 QUANTIZED = "teacher-quantized"
+AS_PACKAGED = "teacher-as-packaged"
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     prepared = prepare_data(context, _at(student_base))
     gold = gold_of(context, prepared)
     check_gates(gates, context, prepared)
+    _say_before(gates, context, prepared)
     check_tuning(recipe, gold.training)
     judge = RunJudge.of(context)
     local = spec_of(recipe.teacher).on_this_machine is not None
@@ -174,10 +178,12 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
         measured[name] = measure_model(context, name, model, data, runtime="torch", floor=floors["torch"], turns=turns)
 
     judged = judge.verdicts(measured, data) if judge else {}
-    systems = {name: load_system(name, result, judged.get(name)) for name, result in measured.items()}
+    systems = {name: load_system(context, name, result, data, judged.get(name)) for name, result in measured.items()}
     floor = floors[recipe.export.runtime]
     candidates = _candidates(context, gates, data, answers, teacher, students, systems, floor, judge, referred=not gold.test)
     chosen = next((candidate for candidate in candidates if candidate.verdict == "passed"), None)
+    alike = _teacher_as_packaged(context, data, answers, teacher, candidates, chosen, systems, floor, judge)
+    systems |= {AS_PACKAGED: alike} if alike else {}
     named = [teacher_base] if teacher.model is not None else answerers(teacher.spec, teacher.id)
     judges = answerers(judge.spec, judge.id) if judge else []
     outside = [*(("teacher", one) for one in named), ("student", student_base), *(("judge", one) for one in judges)]
@@ -188,6 +194,13 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     verdicts = {candidate.verdict for candidate in candidates}
     verdict = "passed" if chosen else "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "failed"
     return Outcome(recipe.output_path, report, chosen.name if chosen else None, verdict)
+
+
+def _say_before(gates: list[Gate], context: Context, data: StageResult) -> None:
+    if not context.workspace.planning and any(gate.margin is not None for gate in gates):
+        rows, confidence = len(rows_of(data, "test")), context.recipe.evaluation.confidence
+        for line in said_before(gates, context.task(data).primary_measure, rows, confidence):
+            say(f"  {line}")
 
 
 def _of_replies(
@@ -298,14 +311,10 @@ def _candidate(
         agrees = exported.facts["passed"]
         if not agrees and not (name == QUANTIZED and scheme == schemes[-1]):
             continue
-        row = f"{name}.{scheme}"
-        bundle = package(context, row, exported, data)
-        parameters = int(systems["teacher" if name == QUANTIZED else name].measures["parameters"])
-        runtime = recipe.export.runtime
-        measured = measure_model(context, row, bundle, data, runtime=runtime, floor=floor, parameters=parameters, turns=turns)
-        judged = judge.verdicts({row: measured}, data) if judge else {}
-        system = load_system("packaged", measured, judged.get(row))
-        results = tuple(_judged(gate, system, systems, recipe.evaluation.confidence) for gate in gates)
+        source = systems["teacher" if name == QUANTIZED else name]
+        bundle, system = _packed(context, name, exported, data, systems, floor, judge, turns)
+        others = {**systems, UNQUANTIZED: source}
+        results = tuple(_judged(gate, system, others, recipe.evaluation.confidence) for gate in gates)
         if not agrees:
             results = (GateResult("export", "failed", exported.facts["why"]), *results)
         found.append(Candidate(name, scheme, bundle, system, results, attempts))
@@ -317,6 +326,51 @@ def _candidate(
         return chosen
     none = GateResult("export", "failed", "no scheme keeps the model's answers")
     return Candidate(name, None, None, None, (none,), attempts)
+
+
+def _packed(
+    context: Context,
+    name: str,
+    exported: StageResult,
+    data: StageResult,
+    systems: dict[str, System],
+    floor: StageResult,
+    judge: RunJudge | None,
+    turns: Turns | None,
+) -> tuple[StageResult, System]:
+    """A converted model as a package, and what was measured of that."""
+    row = f"{name}.{exported.facts['scheme']}"
+    bundle = package(context, row, exported, data)
+    parameters = int(systems["teacher" if name == QUANTIZED else name].measures["parameters"])
+    runtime = context.recipe.export.runtime
+    measured = measure_model(context, row, bundle, data, runtime=runtime, floor=floor, parameters=parameters, turns=turns)
+    judged = judge.verdicts({row: measured}, data) if judge else {}
+    return bundle, load_system(context, "packaged", measured, data, judged.get(row))
+
+
+def _teacher_as_packaged(
+    context: Context,
+    data: StageResult,
+    answers: StageResult,
+    teacher: RunTeacher,
+    candidates: list[Candidate],
+    chosen: Candidate | None,
+    systems: dict[str, System],
+    floor: StageResult,
+    judge: RunJudge | None,
+) -> System | None:
+    """The teacher converted as what is packaged is, whatever it loses by that, where its own conversion is another.
+
+    Without it, model and precision would differ at once between the package and the teacher on its engine.
+    """
+    known = {candidate.scheme for candidate in candidates if candidate.name == QUANTIZED}
+    if teacher.model is None or chosen is None or chosen.scheme is None or chosen.scheme in known:
+        return None
+    reference = reference_answers(context, QUANTIZED, teacher.model, data, answers)
+    exported = export_model(context, QUANTIZED, teacher.model, reference, data, chosen.scheme)
+    turns = None if teacher.asks_plainly else teacher.turns
+    _, system = _packed(context, QUANTIZED, exported, data, systems, floor, judge, turns)
+    return replace(system, name=AS_PACKAGED)
 
 
 def _judged(gate: Gate, system: System, systems: dict[str, System], confidence: float) -> GateResult:
@@ -335,15 +389,15 @@ def _publish(context: Context, report: StageResult, chosen: Candidate | None) ->
     if chosen is None or chosen.bundle is None:
         remove_tree(target)
         return
-    if target.is_dir() and marker.is_file() and marker.read_text(encoding="utf-8") == chosen.bundle.id:
-        return
-    fresh = root / f".{PACKAGE}.new"
-    remove_tree(fresh)
-    for file in (chosen.bundle.path / MODEL).iterdir():
-        link_or_copy(file, fresh / file.name)
-    remove_tree(target)
-    fresh.rename(target)
-    write_text(marker, chosen.bundle.id)
+    if not (target.is_dir() and marker.is_file() and marker.read_text(encoding="utf-8") == chosen.bundle.id):
+        fresh = root / f".{PACKAGE}.new"
+        remove_tree(fresh)
+        for file in (chosen.bundle.path / MODEL).iterdir():
+            link_or_copy(file, fresh / file.name)
+        remove_tree(target)
+        fresh.rename(target)
+        write_text(marker, chosen.bundle.id)
+    write_text(target / MODEL_CARD, (report.path / MODEL_CARD).read_text(encoding="utf-8"))
 
 
 def _at(model: ResolvedModel | None) -> ModelAt:

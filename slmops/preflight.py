@@ -9,7 +9,7 @@ from slmops.config import Recipe, build, plugin
 from slmops.data.privacy import open_finders
 from slmops.data.quality.check import for_task
 from slmops.errors import ConfigError, MissingExtraError, UsageError, nearest
-from slmops.evaluation.gates import Gate
+from slmops.evaluation.gates import UNQUANTIZED, Gate
 from slmops.evaluation.judging import WIN_RATE
 from slmops.evaluation.measures import COSTS
 from slmops.export.onnx import SCHEMES
@@ -55,7 +55,8 @@ def check_names(recipe: Recipe) -> None:
         for name in names:
             if name not in known:
                 raise UsageError(f"unknown name {name!r}", where=where, fix=nearest(name, known))
-    rows = [row.name for row in ROWS if row.name != "packaged"]
+    rows = [row.name for row in ROWS if row.name not in ("packaged", "teacher-as-packaged")]  # known after the gates
+    rows.append(UNQUANTIZED)
     for text in recipe.gates:
         row = Gate.parse(text).relative_to
         if row is not None and row not in rows:
@@ -141,7 +142,7 @@ def check_gates(gates: Sequence[Gate], context: Context, data: StageResult) -> N
     for gate in gates:
         if gate.measure == WIN_RATE and judge is None:
             raise ConfigError("nobody is asked who wins", where=f"gate {gate.text!r}", fix=f"name a judge under {JUDGE}")
-        if gate.measure not in (*known, *COSTS, "share_of_teacher"):
+        if gate.measure and gate.measure not in (*known, *COSTS, "share_of_teacher"):
             raise ConfigError(
                 f"{gate.measure} is no measure of this task",
                 where=f"gate {gate.text!r}",

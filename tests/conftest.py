@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _REPOSITORY = Path(__file__).parents[1]
 
 # Files whose tests look at the same finished run, which takes minutes: one process makes it and runs them, before the others.
-_LINE = tuple(f"tests/pipeline/test_{name}.py" for name in ("line", "killed", "own_teacher"))
+_LINE = tuple(f"tests/pipeline/test_{name}.py" for name in ("line", "killed", "own_teacher", "evaluate"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

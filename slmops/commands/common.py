@@ -40,7 +40,7 @@ def do(recipe: Recipe, *, as_json: bool) -> None:
         GateError: No model passes the gates.
         InconclusiveError: Some might, with more test rows.
     """
-    from slmops.evaluation.report import render_table
+    from slmops.evaluation.terminal import render_table
     from slmops.pipeline import PACKAGE, run
 
     outcome = run(recipe)

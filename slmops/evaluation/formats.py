@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmops.evaluation.schema import Headline, Measure
+from slmops.evaluation.parts import Headline, Measure
 
 DASH = "–"
 _SHARES = ("share_of_teacher",)
@@ -83,3 +83,8 @@ def _rounded(value: float, item: Headline) -> str:
 def printable(text: str) -> str:
     """A text without control characters, which could move the terminal's cursor."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def chance(value: float | None) -> str:
+    """A p-value: three decimals, ``< 0.001`` where these would be zero."""
+    return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

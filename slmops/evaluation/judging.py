@@ -57,7 +57,7 @@ def contests(task: Task, rows: Sequence[Row], answers: Sequence[str], rubric: st
 
 def both_orders(task: Task, row: Row, answer: str, reference: str, rubric: str) -> tuple[Row, Row]:
     """What a judge is asked about an answer: with it first, then with the reference first."""
-    turns = _shown(task, row)
+    turns = shown(task, row)
     return Row.of(comparison(turns, answer, reference, rubric)), Row.of(comparison(turns, reference, answer, rubric))
 
 
@@ -66,8 +66,10 @@ def questions_of(found: Iterable[Contest]) -> list[Row]:
     return list({question.id: question for contest in found for question in contest.questions}.values())
 
 
-def ask_judge(judge: Teacher, questions: Sequence[Row], params: AskParams, work: Path, attempts: int) -> Answered:
-    """Let a judge answer comparisons; one without a verdict is asked again, by sampling.
+def ask_judge(
+    judge: Teacher, questions: Sequence[Row], params: AskParams, work: Path, attempts: int, *, said: Task | None = None
+) -> Answered:
+    """Let a judge answer comparisons, or what else he is asked; one without a verdict is asked again, by sampling.
 
     Args:
         judge: Any teacher; where it is several, they were opened with the task :class:`~slmops.tasks.judge.Verdicts`.
@@ -75,6 +77,7 @@ def ask_judge(judge: Teacher, questions: Sequence[Row], params: AskParams, work:
         params: How it answers at first.
         work: What is done already lies here, or in the judge's cache.
         attempts: Times a comparison is asked at most.
+        said: What a verdict is; left out: the winner, ``A``, ``B`` or ``tie``.
 
     Raises:
         TeacherError: It refuses for good, or does not answer for too long. Verdicts so far are kept.
@@ -82,7 +85,7 @@ def ask_judge(judge: Teacher, questions: Sequence[Row], params: AskParams, work:
     return ask_rows(
         judge,
         questions,
-        Verdicts(),
+        said or Verdicts(),
         params,
         work,
         retries=attempts - 1,
@@ -127,7 +130,7 @@ def _contest(task: Task, row: Row, answer: str, rubric: str) -> Contest:
     return Contest(row.id, both_orders(task, row, own, reference, rubric), None)
 
 
-def _shown(task: Task, row: Row) -> Sequence[Message]:
+def shown(task: Task, row: Row) -> Sequence[Message]:
     """The conversation with its system turn or, where it has none, what the task tells the teacher: a judge has to know it."""
     told = task.ask(row)[0]
     return (told, *row.messages) if told["role"] == "system" != row.messages[0]["role"] else row.messages

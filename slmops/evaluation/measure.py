@@ -1,4 +1,4 @@
-"""Measure one model in a process of its own: quality, latency, requests a second, memory.
+"""Measure one model in a process of its own: quality, times, requests a second, memory, CPU and energy.
 
 ``python -m slmops.evaluation.measure SPEC.json`` is the process; :func:`measure` starts it. One process a model keeps
 memory figures honest and lets no engine warm another's caches.
@@ -9,16 +9,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slmops.config import Section
 from slmops.data.rows import Row
 from slmops.errors import SlmopsError
+from slmops.evaluation.running import LEVELS
 from slmops.evaluation.systems import RESULT, judged
-from slmops.files import read_json, read_jsonl, write_json
+from slmops.files import digest, read_json, read_jsonl, write_json
 from slmops.progress import progress, say
+
+if TYPE_CHECKING:
+    from slmops.data.chat import ChatTemplate
+    from slmops.runtimes.base import Runtime, Sampling
 
 _WARM_UP = 5
 TFIDF = "tfidf"
@@ -37,6 +43,9 @@ class MeasureSpec(Section):
         latency_requests: Timed single requests.
         batch_size: Requests at once.
         max_new_tokens: Longest answer.
+        chat_template: As in ``data.templates.choose_template``; ``None``: the folder's own.
+        text_template: Literal text with slots in place of it.
+        concurrency: Batch sizes whose requests a second are measured; 1 is what the single requests give.
     """
 
     runtime: str
@@ -48,6 +57,9 @@ class MeasureSpec(Section):
     latency_requests: int
     batch_size: int
     max_new_tokens: int
+    concurrency: tuple[int, ...] = LEVELS
+    chat_template: str | None = None
+    text_template: str | None = None
 
 
 def measure(spec: MeasureSpec, folder: Path) -> dict[str, Any]:
@@ -77,37 +89,87 @@ def measure(spec: MeasureSpec, folder: Path) -> dict[str, Any]:
 
 
 def _run(spec: MeasureSpec, folder: Path) -> None:
-    from slmops.data.chat import ChatTemplate
-    from slmops.evaluation.memory import resident_mb
-    from slmops.runtimes.base import Runtime, Sampling, open_runtime
+    runtime, chat, parameters = _open(spec)
+    write_json(folder / RESULT, measure_runtime(spec, runtime, chat) | {"parameters": parameters})
+
+
+def measure_runtime(spec: MeasureSpec, runtime: Runtime, chat: ChatTemplate | None) -> dict[str, Any]:
+    """Measure a loaded model in this process, whose memory is in the figures.
+
+    Args:
+        spec: What is asked; its engine and folder are not read.
+        runtime: The model.
+        chat: Renders its prompts; ``None``: plain questions.
+    """
+    from slmops.evaluation.memory import peak_mb, resident_mb
+    from slmops.evaluation.running import batches, levels_of, spread, stream_one, times_of, watched
+    from slmops.runtimes.base import Sampling
     from slmops.tasks.base import open_task
 
     rows = [Row.from_dict(value) for value in read_jsonl(spec.test)]
     task = open_task(spec.task_type, spec.task)
     sampling = Sampling(max_new_tokens=spec.max_new_tokens)
-    parameters: int | None = None
-    runtime: Runtime
-    if spec.runtime == TFIDF:
-        from slmops.evaluation.baseline import TfidfBaseline
+    prompts = [chat.render(row.messages) if chat else row.question for row in rows]
 
-        labelled = [Row.from_dict(value) for value in read_jsonl(spec.model)]
-        runtime = baseline = TfidfBaseline.fit([row.with_answer(task.parse(str(row.answer))) for row in labelled])
-        parameters = baseline.parameters
-        prompts = [row.question for row in rows]
-    else:
-        runtime = open_runtime(spec.runtime, spec.model, threads=spec.threads)
-        chat = ChatTemplate.load(spec.model)
-        prompts = [chat.render(row.messages) for row in rows]
-
-    for prompt in _spread(prompts, _WARM_UP):
-        runtime.generate([prompt], sampling)
+    for index in spread(len(prompts), _WARM_UP):
+        runtime.generate([prompts[index]], sampling)
     process_mb = resident_mb()
-    latencies = []
-    for prompt in _spread(prompts, spec.latency_requests):
-        started = time.perf_counter()
-        runtime.generate([prompt], sampling)
-        latencies.append((time.perf_counter() - started) * 1000)
+    asked = spread(len(prompts), spec.latency_requests)
+    with watched() as used:
+        singles = [stream_one(runtime, prompts[index], sampling) for index in asked]
+    single = times_of(singles, streamed=spec.runtime != TFIDF)
+    levels = []
+    for size in sorted(set(spec.concurrency) - {1}):
+        count = -(-max(spec.latency_requests, 2 * size) // size) * size
+        levels.append(batches(runtime, [prompts[index] for index in spread(len(prompts), count)], sampling, size))
+    answers, batched = _answer(runtime, prompts, sampling, spec)
+    return {
+        "runtime": runtime.info.name,
+        "precision": runtime.info.precision,
+        "process_mb": round(process_mb, 1),
+        "peak_process_mb": round(peak_mb(), 1),
+        **single,
+        "requests_per_s_batched": batched,
+        "throughput": levels_of(single, levels, spec.concurrency),
+        "cpu_cores_used": round(used.cpu_cores, 3),
+        "joules": used.joules,
+        "energy": used.energy,
+        "decoding": {
+            **decoding(sampling, prompts, chat, runtime.info.batch_dependent),
+            "batch_size": spec.batch_size,
+            **_compared({index: one.text for index, one in zip(asked, singles, strict=True)}, answers),
+        },
+        **judged(task, answers, rows),
+    }
 
+
+def _open(spec: MeasureSpec) -> tuple[Runtime, ChatTemplate | None, int | None]:
+    """The loaded model, what renders its prompts (``None``: plain questions) and, where it says so, its parameters."""
+    from slmops.evaluation.baseline import TfidfBaseline
+    from slmops.runtimes.base import open_runtime
+    from slmops.tasks.base import open_task
+
+    if spec.runtime != TFIDF:
+        return open_runtime(spec.runtime, spec.model, threads=spec.threads), _chat(spec), None
+    task = open_task(spec.task_type, spec.task)
+    labelled = [Row.from_dict(value) for value in read_jsonl(spec.model)]
+    baseline = TfidfBaseline.fit([row.with_answer(task.parse(str(row.answer))) for row in labelled])
+    return baseline, None, baseline.parameters
+
+
+def _chat(spec: MeasureSpec) -> ChatTemplate:
+    from slmops.data.chat import ChatTemplate
+
+    if spec.chat_template is None and spec.text_template is None:
+        return ChatTemplate.load(spec.model)
+    from slmops.data.templates import choose_template
+    from slmops.models.load import load_tokenizer
+
+    return choose_template(load_tokenizer(spec.model), spec.chat_template or "own", spec.text_template).chat
+
+
+def _answer(runtime: Runtime, prompts: Sequence[str], sampling: Sampling, spec: MeasureSpec) -> tuple[list[str], float]:
+    """The answer to each prompt, in order, and how many came a second; batches are of prompts about as long."""
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     answers: dict[int, str] = {}
     started = time.perf_counter()
@@ -117,27 +179,30 @@ def _run(spec: MeasureSpec, folder: Path) -> None:
             for index, generation in zip(chosen, runtime.generate([prompts[index] for index in chosen], sampling), strict=True):
                 answers[index] = generation.text
             advance(len(chosen))
-    batched = len(prompts) / (time.perf_counter() - started)
-
-    in_order = [answers[index] for index in range(len(prompts))]
-    write_json(
-        folder / RESULT,
-        {
-            "runtime": runtime.info.name,
-            "precision": runtime.info.precision,
-            "parameters": parameters,
-            "process_mb": round(process_mb, 1),
-            "latencies_ms": [round(value, 3) for value in latencies],
-            "requests_per_s_single": 1000 * len(latencies) / sum(latencies),
-            "requests_per_s_batched": batched,
-            **judged(task, in_order, rows),
-        },
-    )
+    rate = len(prompts) / (time.perf_counter() - started)
+    return [answers[index] for index in range(len(prompts))], rate
 
 
-def _spread(prompts: Sequence[str], count: int) -> list[str]:
-    """So many prompts, evenly spread over all; some come twice where there are fewer."""
-    return [prompts[index * len(prompts) // count] for index in range(count)]
+def decoding(sampling: Sampling, prompts: Sequence[Any], chat: ChatTemplate | None, batch_dependent: bool | None) -> dict[str, Any]:
+    """How answers were made, for ``decoding`` of a result.
+
+    Args:
+        sampling: How the next token is chosen.
+        prompts: What was asked; a hash of it tells whether two measurements asked the same.
+        chat: The template; ``None`` where it is not known, or there is none.
+        batch_dependent: Whether an answer can depend on what else is in the batch; ``None``: unknown.
+    """
+    return {
+        "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
+        "template": digest(asdict(chat)) if chat else None,
+        "prompts": digest(list(prompts)),
+        "batch_dependent": batch_dependent,
+    }
+
+
+def _compared(alone: Mapping[int, str], together: Sequence[str]) -> dict[str, int]:
+    """How many prompts were answered alone and in a batch, and how many of these answers differ."""
+    return {"compared": len(alone), "differing": sum(text != together[index] for index, text in alone.items())}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from slmops.evaluation.formats import number, percent, score
+from slmops.evaluation.formats import chance, number, percent, score
 from slmops.evaluation.svg import Frame
 from slmops.progress import duration
 
@@ -60,7 +60,8 @@ def render_page(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "score": score, "duration": duration, "breakable": _breakable}
+    environment.filters |= {"number": number, "percent": percent, "score": score, "chance": chance}
+    environment.filters |= {"duration": duration, "breakable": _breakable}
     return environment.get_template(template).render(**values)
 
 

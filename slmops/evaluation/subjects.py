@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from slmops.config import build
+from slmops.data.chat import PLAIN, ChatTemplate, template_text, token_text
 from slmops.errors import UsageError
 from slmops.export.card import BundleCard
 from slmops.files import digest, read_json
 from slmops.models.cache import cached_digest
+from slmops.runtimes.base import Runtime
 from slmops.runtimes.folders import engine_of, known_engine, served_folder
 from slmops.teachers.spec import Member, TeacherSpec
 
-Kind = Literal["folder", "endpoint", "teacher"]
+Kind = Literal["folder", "endpoint", "teacher", "loaded"]
 
 _NAMED = re.compile(r"^([A-Za-z][\w.-]*)=(.+)$", re.DOTALL)
 _URL = re.compile(r"^https?://")
 _REPORT = "report.json"
+_USUAL_CONTEXT = 2048
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class Subject:
     Args:
         name: Its row in the comparison.
         reference: As the user named it.
-        kind: A model ``folder`` on this machine, an OpenAI-compatible ``endpoint``, or a ``teacher``: an API of the catalogue or
-            recorded answers.
+        kind: A model ``folder`` on this machine, an OpenAI-compatible ``endpoint``, a ``teacher``, which is an API of the catalogue
+            or recorded answers, or a model that is ``loaded`` already.
         fingerprint: What tells it from others.
         source: Where it comes from.
         license: Its licence or terms, if they are known.
@@ -58,6 +62,40 @@ class Subject:
     def key(self) -> str:
         """Its name, with the number of the seed where that is not the first."""
         return self.name if self.seed == 0 else f"{self.name}.seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is in memory already, and how conversations become its prompts."""
+
+    runtime: Runtime
+    chat: ChatTemplate
+
+    @classmethod
+    def of(cls, given: Any) -> Loaded:
+        """From ``(model, tokenizer)`` of transformers, or a pipeline of it, which has both.
+
+        Raises:
+            UsageError: It is neither.
+        """
+        pair = isinstance(given, tuple) and len(given) == 2
+        model, tokenizer = given if pair else (getattr(given, "model", None), getattr(given, "tokenizer", None))
+        if model is None or not hasattr(model, "forward") or not callable(tokenizer):
+            raise UsageError(
+                f"a {type(given).__name__} cannot be evaluated",
+                fix="give a path, a name, a URL, or (model, tokenizer) of transformers",
+            )
+        from slmops.runtimes.torch_runtime import TorchRuntime
+
+        context = int(getattr(model.config, "max_position_embeddings", None) or _USUAL_CONTEXT)
+        jinja = template_text(tokenizer.chat_template) or PLAIN
+        chat = ChatTemplate(jinja, token_text(tokenizer.bos_token), token_text(tokenizer.eos_token))
+        return cls(TorchRuntime(model.eval(), tokenizer, context), chat)
+
+    @property
+    def subject(self) -> Subject:
+        """It as the only model of an evaluation; nothing tells whether it was measured before, so it always is."""
+        return Subject("model", "a loaded model", "loaded", uuid.uuid4().hex, "memory", runtime="torch")
 
 
 def subjects_of(references: Sequence[str]) -> list[Subject]:

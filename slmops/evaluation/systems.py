@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from slmops.artifact import Artifact
 from slmops.data.rows import Row
-from slmops.evaluation.measures import MEASURES
+from slmops.evaluation.tally import Tally
 from slmops.files import read_json
-from slmops.tasks.base import Task, rejection
+from slmops.tasks.base import Task, nearest_answer
 
 RESULT = "result.json"
 
@@ -28,8 +29,10 @@ class System:
         correct: 1 where it is right, in the order of the test rows.
         latencies_ms: Times of single requests.
         primary_measure: The measure that decides.
-        scores: That measure of each row by itself, in the order of the test rows.
-        beside: The same of further measures.
+        tallies: Measures of the answers by rows, in the order of the test rows, the one that decides among them.
+        seeds: The same of the model trained with other seeds, on the same rows.
+        throughput: Requests a second by how many are asked at once, as ``Row.throughput`` of a report.
+        decoding: How the answers were made: sampling, template, prompts, whether they can depend on batching.
     """
 
     name: str
@@ -40,67 +43,58 @@ class System:
     correct: tuple[int, ...]
     latencies_ms: tuple[float, ...]
     primary_measure: str
-    scores: tuple[float, ...]
-    beside: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    tallies: Mapping[str, Tally] = field(default_factory=dict, compare=False)
+    seeds: tuple[Mapping[str, Tally], ...] = field(default=(), compare=False)
+    throughput: tuple[Mapping[str, float], ...] = ()
+    decoding: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def quality(self) -> float:
         """The primary measure over all test rows."""
         return self.measures[self.primary_measure]
 
-    def values(self, measure: str) -> tuple[float, ...] | None:
-        """What a measure is the mean of, row by row; ``None`` where it is a measure of the whole set, or not measured."""
-        of_rows = MEASURES[measure].of_rows if measure in self.measures else ""
-        if not of_rows:
-            return None
-        known = {**self.beside, self.primary_measure: self.scores}
-        return known.get(measure, self.correct if of_rows == "right" else None)
-
     def decided_by(self, measure: str, scores: Sequence[float]) -> System:
         """The same with another measure that decides, the mean of these scores; what decided before stays beside it."""
-        measures = {**self.measures, measure: sum(scores) / len(scores)}
-        beside = {**self.beside, self.primary_measure: self.scores}
-        return replace(self, measures=measures, primary_measure=measure, scores=tuple(scores), beside=beside)
+        tally = Tally.mean(scores)
+        measures, tallies = {**self.measures, measure: tally.value}, {**self.tallies, measure: tally}
+        return replace(self, measures=measures, primary_measure=measure, tallies=tallies)
 
     @classmethod
-    def load(cls, name: str, artifact: Artifact) -> System:
-        """Read a measurement under the name of its row."""
+    def load(cls, name: str, artifact: Artifact, tallies: Mapping[str, Tally]) -> System:
+        """Read a measurement under the name of its row.
+
+        Args:
+            name: Of the row of the comparison.
+            artifact: The measurement.
+            tallies: Its answers as measures by rows; their values stand for those of the measurement.
+        """
         result = read_json(artifact.path / RESULT)
+        values = {measure: tally.value for measure, tally in tallies.items() if not math.isnan(tally.value)}
         return cls(
             name=name,
             runtime=result["runtime"],
             precision=result["precision"],
-            measures=artifact.manifest.measures,
+            measures={**artifact.manifest.measures, **values},
             answers=tuple(result["answers"]),
             correct=tuple(result["correct"]),
             latencies_ms=tuple(result["latencies_ms"]),
             primary_measure=result["primary_measure"],
-            scores=tuple(result["scores"]),
+            tallies=tallies,
+            throughput=tuple(result.get("throughput", ())),
+            decoding=result.get("decoding", {}),
         )
 
 
 def judged(task: Task, answers: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
-    """The part of ``RESULT`` that is about the answers: measures over all, and what each row counts for.
+    """The part of ``RESULT`` that is about the answers: measures over all, and which are right.
 
-    ``scores`` has the primary measure of each row by itself, which is 1 or 0 where an answer is right or wrong. Where a row
-    has several right answers, an answer is compared with the one that gives it the best primary measure, as SQuAD and SciTLDR do.
+    Where a row has several right answers, an answer is compared with the one that gives it the best primary measure, as
+    SQuAD and SciTLDR do.
     """
-    references = [_nearest(task, answer, row) for answer, row in zip(answers, rows, strict=True)]
-    pairs = list(zip(answers, references, strict=True))
-    correct = [int(task.correct(answer, reference)) for answer, reference in pairs]
-    primary = task.primary_measure
-    right = MEASURES[primary].of_rows == "right"
+    references = [nearest_answer(task, answer, row) for answer, row in zip(answers, rows, strict=True)]
     return {
         "quality": task.score(answers, references),
         "answers": list(answers),
-        "correct": correct,
-        "primary_measure": primary,
-        "scores": correct if right else [task.score([answer], [reference])[primary] for answer, reference in pairs],
+        "correct": [int(task.correct(answer, reference)) for answer, reference in zip(answers, references, strict=True)],
+        "primary_measure": task.primary_measure,
     }
-
-
-def _nearest(task: Task, answer: str, row: Row) -> str:
-    """Of a row's right answers the one that gives an answer the best primary measure; of equals the first."""
-    first, *others = row.answers
-    valid = [first, *(other for other in others if rejection(task, other) is None)]
-    return valid[0] if len(valid) == 1 else max(valid, key=lambda one: task.score([answer], [one])[task.primary_measure])

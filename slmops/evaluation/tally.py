@@ -35,6 +35,18 @@ class Tally:
         """The sum of one number a row over the sum of another, such as right answers over rows that count."""
         return cls(np.stack([np.asarray(above, np.float64), np.asarray(below, np.float64)], axis=1), _ratio)
 
+    @classmethod
+    def fixed(cls, value: float, rows: int) -> Tally:
+        """A number of the whole set that no sums give: it is NaN for any other choice of rows, so it has no interval."""
+        # Numbers that no other choice of as many rows adds up to.
+        marks = np.random.default_rng(0).random((rows, 2))
+        return cls(marks, _Whole(value, marks.sum(axis=0)))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the measure is known of all rows alone; it has no interval then."""
+        return isinstance(self.of, _Whole)
+
     @property
     def value(self) -> float:
         """The measure over all rows."""
@@ -45,9 +57,26 @@ class Tally:
         """One score a row, shape (rows,), where the measure is their mean; else ``None``."""
         return self.rows[:, 0] if self.of is _ratio and bool((self.rows[:, 1] == 1).all()) else None
 
+    @property
+    def each(self) -> np.ndarray:
+        """The measure of each row by itself, shape (rows,); 0 where a row alone says nothing."""
+        values: np.ndarray = np.nan_to_num(self.of(self.rows), nan=0.0, posinf=0.0, neginf=0.0)
+        return values
+
     def take(self, chosen: Sequence[int]) -> Tally:
         """The same measure of some of the rows."""
         return Tally(self.rows[list(chosen)], self.of)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The value where the sums are those of all rows, else NaN."""
+
+    value: float
+    sums: np.ndarray
+
+    def __call__(self, sums: np.ndarray) -> np.ndarray:
+        return np.where(np.isclose(sums, self.sums, rtol=1e-9, atol=0).all(axis=-1), self.value, np.nan)
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

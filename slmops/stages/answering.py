@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from slmops.artifact import StageKey
@@ -17,11 +18,11 @@ from slmops.stages.teaching import TRAINING, fingerprints, gold_rows
 from slmops.tasks.base import Task, open_task, task_class
 from slmops.teachers.answered import Answered, Given, answer_line, check_success, count_reasons, label, rejected_line
 from slmops.teachers.asking import ask_rows, requests_of
-from slmops.teachers.base import Teacher
+from slmops.teachers.base import Request, Teacher
 from slmops.teachers.engines import settled
 from slmops.teachers.opening import REQUESTS, identity_of, open_teacher
 from slmops.teachers.plan import RequestPlan, total
-from slmops.teachers.replies import AskParams
+from slmops.teachers.replies import AskParams, estimate_text_tokens, estimate_tokens
 from slmops.teachers.spec import TeacherSpec, spec_of
 from slmops.teachers.weights import WeightsTeacher
 from slmops.workspace import Made, StageResult, Workspace
@@ -166,14 +167,34 @@ class RunTeacher:
         return mix(loaded, [member.weight for member in members], [member.model for member in members])
 
 
-def plan_answers(recipe: Recipe, rows: RawSplits) -> RequestPlan | None:
-    """What asking a teacher that is no model of this run will cost, the test rows included; ``None`` where nothing is paid."""
+def plan_answers(recipe: Recipe, rows: RawSplits, asked: Sequence[Row] | None = None) -> RequestPlan | None:
+    """What asking a teacher that is no model of this run will cost, the test rows included; ``None`` where nothing is paid.
+
+    Args:
+        recipe: The recipe.
+        rows: All rows, from which the task takes its labels.
+        asked: What the teacher is asked; ``None`` for all rows.
+    """
+    teacher, task, requests = _questions(recipe, rows, asked)
+    return total(teacher.open(task).plans(requests), rounds=1 + recipe.answers.retries)
+
+
+def count_tokens(recipe: Recipe, rows: RawSplits) -> tuple[int, int]:
+    """About how many tokens a teacher reads and writes to answer all rows once, whoever it is."""
+    _, _, requests = _questions(recipe, rows, None)
+    gold = [row.answer for row in (*rows.labelled, *rows.validation, *rows.test) if row.answer is not None]
+    usual = mean(1 + estimate_text_tokens(answer) for answer in gold) if gold else recipe.answers.max_new_tokens / 2
+    return sum(estimate_tokens(request.messages) for request in requests), round(usual * len(requests))
+
+
+def _questions(recipe: Recipe, rows: RawSplits, asked: Sequence[Row] | None) -> tuple[RunTeacher, Task, list[Request]]:
+    """The teacher of a recipe that is not run yet, its task, and what it will be asked."""
     everything = [*rows.labelled, *rows.pool, *rows.validation, *rows.test]
     gold = [row.answer for row in everything if row.answer is not None]
     task = open_task(recipe.task_type, task_class(recipe.task_type).complete(recipe.task, gold))
     teacher = RunTeacher(Context(recipe, Workspace(recipe.output_path)), None)
-    requests, _ = requests_of(everything, task, teacher.params, lambda row: teacher.turns(task, row))
-    return total(teacher.open(task).plans(requests), rounds=1 + recipe.answers.retries)
+    requests, _ = requests_of(everything if asked is None else asked, task, teacher.params, lambda row: teacher.turns(task, row))
+    return teacher, task, requests
 
 
 def answer(context: Context, teacher: RunTeacher, data: StageResult) -> StageResult:

@@ -199,6 +199,7 @@ def plan_judging(recipe: Recipe, rows: RawSplits) -> RequestPlan | None:
     teacher = spec_of(recipe.teacher)
     trained = STUDENTS if teacher.gives_signals else [name for name in STUDENTS if name != "answers-only"]
     quantized = ["teacher-quantized"] if teacher.on_this_machine else []
+    quantized += ["teacher-as-packaged"] if quantized and set(recipe.export.schemes) - set(recipe.export.teacher_schemes) else []
     test = rows.test or rows.labelled[: round(len(rows.labelled) * recipe.data.test_share)]
     return judge.plan(task, test, ["teacher", *quantized, "untuned", *trained, "packaged"])
 

@@ -2,62 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from slmops.artifact import StageKey
-from slmops.config import Recipe
 from slmops.data.rows import Message, Row
 from slmops.evaluation.judging import WIN_RATE
-from slmops.evaluation.systems import System
-from slmops.files import read_jsonl, size_bytes, write_jsonl
+from slmops.evaluation.quality import Outputs, tallies
+from slmops.evaluation.running import running_measures
+from slmops.evaluation.systems import RESULT, System
+from slmops.files import read_json, read_jsonl, size_bytes, write_jsonl
 from slmops.stages.context import MODEL, Context, rows_of
 from slmops.stages.judging import VERDICTS
 from slmops.tasks.base import Task, task_key
-from slmops.workspace import Made, StageResult
+from slmops.workspace import Made, StageResult, Workspace
 
 Turns = Callable[[Task, Row], Sequence[Message]]
 """How a model is asked a row."""
+_READ = {"latency_requests", "batch_size", "threads", "price_per_machine_hour", "concurrency"}
+"""What measurements read of the recipe's section ``evaluation``."""
 
 
 def measure_floor(context: Context, runtime: str) -> StageResult:
     """What an engine holds in memory with a tiny random model: its fixed cost."""
     recipe = context.recipe
-    key = StageKey(
-        f"floor.{runtime}", "measurement", 1, {"max_length": recipe.export.max_length, "threads": recipe.evaluation.threads}
-    )
+    return engine_floor(context.workspace, runtime, threads=recipe.evaluation.threads, max_length=recipe.export.max_length)
+
+
+def engine_floor(workspace: Workspace, runtime: str, *, threads: int | None, max_length: int) -> StageResult:
+    """The same without a recipe.
+
+    Args:
+        workspace: Of the run or the evaluation.
+        runtime: The engine.
+        threads: CPU threads; ``None``: its own choice.
+        max_length: Prompt and answer together, in tokens, that the measured models accept.
+    """
+    config = {"max_length": max_length, "threads": threads}
+    key = StageKey(f"floor.{runtime}", "measurement", 2, config)
 
     def make(folder: Path, work: Path) -> Made:
-        from slmops.evaluation.measure import MeasureSpec, measure
-        from slmops.testing.tiny import save_tiny_model
+        from slmops.evaluation.floor import floor_spec
+        from slmops.evaluation.measure import measure
 
-        model = save_tiny_model(work / "tiny", layers=1)
-        if runtime != "torch":
-            from slmops.export.onnx import export_onnx
+        found = measure(floor_spec(runtime, work, threads=threads, max_length=max_length), folder)
+        return Made(measures={name: found[name] for name in ("process_mb", "peak_process_mb")})
 
-            model = work / "tiny-onnx"
-            export_onnx(work / "tiny", model, "int4", max_length=min(recipe.export.max_length, 256))
-        rows = [Row.of(text, answer) for text, answer in (("where is it", "delivery"), ("my money back", "refund"))]
-        write_jsonl(work / "rows.jsonl", [row.as_dict() for row in rows])
-        found = measure(
-            MeasureSpec(
-                runtime=runtime,
-                model=model,
-                test=work / "rows.jsonl",
-                task_type="classification",
-                task={"labels": ["delivery", "refund"]},
-                threads=recipe.evaluation.threads,
-                latency_requests=5,
-                batch_size=2,
-                max_new_tokens=8,
-            ),
-            folder,
-        )
-        return Made(measures={"process_mb": found["process_mb"]})
-
-    return context.workspace.stage(key, make)
+    return workspace.stage(key, make)
 
 
 def measure_model(
@@ -71,7 +63,7 @@ def measure_model(
     parameters: int | None = None,
     turns: Turns | None = None,
 ) -> StageResult:
-    """Quality, latency, requests/s, memory, size and cost of a model on the test rows.
+    """Quality, times, requests/s, memory, CPU, energy, size and cost of a model on the test rows.
 
     Args:
         context: Of the run.
@@ -91,11 +83,11 @@ def measure_model(
         "runtime": runtime,
         "task_type": task_key(recipe.task_type),
         "max_new_tokens": recipe.answers.max_new_tokens,
-        **section.model_dump(mode="json", include={"latency_requests", "batch_size", "threads", "price_per_machine_hour"}),
+        **section.model_dump(mode="json", include=_READ),
         **({"asked": "as the task says"} if turns else {}),
     }
     parents = {"model": model.id, "data": data.id, **({"floor": floor.id} if floor else {})}
-    key = StageKey(f"measure.{name}", "measurement", 2, config, parents)
+    key = StageKey(f"measure.{name}", "measurement", 3, config, parents)
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.evaluation.measure import MeasureSpec, measure
@@ -119,46 +111,27 @@ def measure_model(
                 latency_requests=section.latency_requests,
                 batch_size=section.batch_size,
                 max_new_tokens=recipe.answers.max_new_tokens,
+                concurrency=section.concurrency,
             ),
             folder,
         )
         count = found["parameters"] or parameters or parameter_count(path)
         size = 8 * count if runtime == TFIDF else size_bytes(path)
-        measures = _running_cost(recipe, found, float(size), floor)
+        measures = running_measures(
+            found,
+            price_per_machine_hour=section.price_per_machine_hour,
+            size_bytes=size,
+            floor=floor.artifact.manifest.measures if floor else None,
+        )
         return Made(facts={"parameters": count}, measures={**found["quality"], **measures, "parameters": float(count)})
 
     return context.workspace.stage(key, make)
 
 
-def load_system(name: str, measurement: StageResult, verdicts: StageResult | None) -> System:
+def load_system(context: Context, name: str, measurement: StageResult, data: StageResult, verdicts: StageResult | None) -> System:
     """The measurement as a row of the comparison; where a judge was asked, his win rate decides."""
-    system = System.load(name, measurement.artifact)
+    answers = read_json(measurement.artifact.path / RESULT)["answers"]
+    system = System.load(name, measurement.artifact, tallies(Outputs(context.task(data), rows_of(data, "test"), answers)))
     if verdicts is None:
         return system
     return system.decided_by(WIN_RATE, [line["score"] for line in read_jsonl(verdicts.artifact.path / VERDICTS)])
-
-
-def _running_cost(recipe: Recipe, found: Mapping[str, Any], size: float, floor: StageResult | None) -> dict[str, float]:
-    latencies: list[float] = found["latencies_ms"]
-    rate = max(found["requests_per_s_single"], found["requests_per_s_batched"])
-    process_mb = float(found["process_mb"])
-    measures = {
-        "size_mb": size / 1e6,
-        "process_mb": process_mb,
-        "latency_p50_ms": percentile(latencies, 0.5),
-        "latency_p95_ms": percentile(latencies, 0.95),
-        "requests_per_s": rate,
-        "cost_per_million": recipe.evaluation.price_per_machine_hour * 1e6 / rate / 3600,
-    }
-    if floor is not None:
-        measures["memory_mb"] = max(0.0, process_mb - floor.artifact.manifest.measures["process_mb"])
-    return measures
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The value that a share of all stays at or below, between neighbours linearly."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from slmops.artifact import StageKey
 from slmops.data.rows import Row
+from slmops.evaluation.endpoint import cost_per_million
+from slmops.evaluation.quantiles import percentile
 from slmops.evaluation.systems import RESULT, judged
 from slmops.files import read_jsonl, write_json
 from slmops.progress import say
 from slmops.stages.answering import LABELLED, RunTeacher
 from slmops.stages.context import MODEL, Context, rows_of
-from slmops.stages.measuring import percentile
 from slmops.stages.teaching import TRAINING, fingerprints
 from slmops.tasks.base import Task
 from slmops.teachers.answered import Answered
@@ -77,7 +78,7 @@ def measure_answers(context: Context, teacher: RunTeacher, data: StageResult) ->
     It is asked once a row, without gold answers. ``facts["measured"]`` is false where records lack a test row.
     """
     config = {"max_new_tokens": teacher.params.max_new_tokens, **context.template_key}
-    key = StageKey("measure.teacher", "measurement", 1, config, {"teacher": teacher.id, "data": data.id})
+    key = StageKey("measure.teacher", "measurement", 2, config, {"teacher": teacher.id, "data": data.id})
 
     def make(folder: Path, work: Path) -> Made:
         task, rows = context.task(data), rows_of(data, "test")
@@ -110,7 +111,7 @@ def write_answers(found: Answered, spec: TeacherSpec, task: Task, rows: Sequence
 def _times(latencies: list[float]) -> dict[str, float]:
     if not latencies:
         return {}
-    return {"latency_p50_ms": percentile(latencies, 0.5), "latency_p95_ms": percentile(latencies, 0.95)}
+    return {f"latency_p{share}_ms": percentile(latencies, share / 100) for share in (50, 95, 99)}
 
 
 def _cost(spec: TeacherSpec, found: Answered) -> dict[str, float]:
@@ -119,10 +120,8 @@ def _cost(spec: TeacherSpec, found: Answered) -> dict[str, float]:
     replies = [one.outcome.reply for one in found.given if one.outcome.reply is not None]
     if spec.combine is not None or member.kind != "api" or not replies:
         return {}
-    model = ApiTeacher.find(member.model, member.api).model
-    costs = [model.cost(reply.prompt_tokens, reply.completion_tokens) for reply in replies]
-    known = [cost for cost in costs if cost is not None]
-    return {"cost_per_million": 1e6 * sum(known) / len(known)} if known else {}
+    cost = cost_per_million(ApiTeacher.find(member.model, member.api).model, replies)
+    return {} if cost is None else {"cost_per_million": cost}
 
 
 def _said_of(spec: TeacherSpec, number: int) -> tuple[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,16 +14,28 @@ from slmops.data.prepare import question_key
 from slmops.data.rows import Row
 from slmops.evaluation.formats import inside
 from slmops.evaluation.measures import MEASURES, Measure, against_teacher
-from slmops.evaluation.stats import RESAMPLES, mean_interval, paired
+from slmops.evaluation.outputs import Outputs
+from slmops.evaluation.schema import SCHEMA_VERSION
+from slmops.evaluation.stats import Difference, in_family, paired
 from slmops.evaluation.systems import System
-from slmops.files import write_json, write_text
+from slmops.files import read_json, write_json, write_text
 from slmops.stages.comparison import Comparison
 from slmops.stages.context import Context, rows_of
 from slmops.stages.judging import judge_part
 from slmops.stages.notes import notes_of
+from slmops.stages.parts import (
+    class_parts,
+    confusion_part,
+    difference_part,
+    disagreement_parts,
+    machine,
+    measured_part,
+    needed_part,
+    slice_parts,
+    stages_of,
+)
 from slmops.stages.referring import REFERENCES
 from slmops.stages.rows import ROWS, RowInfo
-from slmops.tasks.base import AnswerError, Task, closed_labels
 from slmops.teachers.facts import SUMS
 from slmops.workspace import Made, StageResult, link_or_copy
 
@@ -37,7 +47,8 @@ _PAIRS = (
     ("distilled", "tfidf"),
 )
 _WITHOUT_LABELS = ("distilled", "untuned")
-_SHOWN_DISAGREEMENTS = 10
+_SHOWN_LEAKS = 3
+_LEAST_LANGUAGE = 0.05
 
 
 def write_report(context: Context, comparison: Comparison, data: StageResult) -> StageResult:
@@ -50,15 +61,20 @@ def write_report(context: Context, comparison: Comparison, data: StageResult) ->
         **recipe.evaluation.model_dump(mode="json", include={"confidence", "targets"}),
     }
     parents = {stage: artifact.id for stage, artifact in workspace.artifacts.items()}
-    key = StageKey("report", "report", 3, config, parents)
+    key = StageKey("report", "report", 4, config, parents)
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.evaluation.data_page import PAGE, REPORT
         from slmops.evaluation.report import render_html
+        from slmops.evaluation.schema import parse_report
+        from slmops.export.model_card import MODEL_CARD, model_card
 
         report = build_report(context, comparison, data)
         for name in (PAGE, REPORT):
             link_or_copy(data.path / name, folder / name)
+        if report["verdict"]["packaged"] is not None:
+            card = model_card(parse_report(report), languages=_languages(read_json(data.path / REPORT)))
+            write_text(folder / MODEL_CARD, card)
         write_text(folder / "report.html", render_html(report))
         write_json(folder / "report.json", report)
         return Made({"packaged": report["verdict"]["packaged"], "word": report["verdict"]["word"]})
@@ -80,32 +96,38 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
     referred = bool(facts.get(REFERENCES, {}).get("test"))
     compared = [pair for pair in _PAIRS if not (referred and "teacher" in pair)]
     pairs = compared if "control" in systems else [_WITHOUT_LABELS, *compared]
-    differences = [_difference(systems, a, b, confidence) for a, b in pairs if a in systems and b in systems]
+    differences = _compared(systems, pairs, confidence)
     against = None if referred else teacher
     rows = [_row(info, systems[info.name], against, comparison, confidence) for info in ROWS if info.name in systems]
     used = {name for row in rows for name in row["measures"]}
     table = {name: against_teacher(name) if referred else measure for name, measure in MEASURES.items()}
     task = context.task(data)
+    overlap = _overlap(data, test)
+    best = _best(systems)
+    outputs = Outputs(task, test, systems[best].answers)
+    judged = MEASURES[task.primary_measure].of_rows == "right" and not referred
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": recipe.name,
         "task_type": recipe.task_type,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "code_version": __version__,
         "seed": recipe.seed,
-        "machine": _machine(recipe.evaluation.threads),
+        "machine": machine(recipe.evaluation.threads),
         "primary_measure": systems["distilled"].primary_measure,
         "reference": "teacher" if referred else "gold",
         "test_rows": len(test),
         "confidence": confidence,
         "verdict": _verdict(comparison, systems, differences[0], table, referred),
+        "leakage": _leakage(overlap, test),
         "rows": rows,
         "measures": {
             name: {k: v for k, v in asdict(m).items() if k in ("title", "unit", "better", "help")}
             for name, m in table.items()
             if name in {*used, task.primary_measure}
         },
-        "differences": differences,
+        "differences": [difference_part(a, b, systems[a].primary_measure, found) for a, b, found in differences],
+        "needed": [sentence for a, b, found in differences for sentence in needed_part(a, b, found)],
         "headline": _headline(systems.get("packaged"), teacher, recipe.evaluation.targets, table, referred),
         "judge": judge_part(context),
         "export_measure": task.primary_measure,
@@ -117,7 +139,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             "counts": facts["rows"],
             "rejected": facts["rejected"],
             "labels": [{"label": label, "train": n["train"], "test": n["test"]} for label, n in (facts["labels"] or {}).items()],
-            "overlap": _overlap(data, test),
+            "overlap": len(overlap),
             "quality": facts["quality"],
         },
         "answers": _answers(
@@ -128,33 +150,34 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
             for name in ("teacher", "control", "answers-only", "distilled")
             if name in artifacts
         ],
-        "confusion": _confusion(systems, task, test),
-        "disagreements": _disagreements(systems, task, test, referred),
-        "stages": [
-            {
-                "stage": stage,
-                "id": a.id[:12],
-                "seconds": a.manifest.seconds,
-                "parents": {role: i[:12] for role, i in a.manifest.parents.items()},
-            }
-            for stage, a in artifacts.items()
-        ],
+        "confusion": confusion_part(best, outputs),
+        "classes": class_parts(best, outputs),
+        "slices": slice_parts(best, outputs, systems[best], confidence, {}),
+        "disagreements": disagreement_parts(outputs, teacher, systems[best], judged=judged) if teacher is not None else [],
+        "stages": stages_of(context.workspace),
         "models": [
             {"role": role, "name": m.reference, "source": m.source, "license": m.license, "fingerprint": m.fingerprint[:16]}
             for role, m in comparison.models
             if m is not None
         ],
+        "decoding": _decoding(context),
         "reproduce": [f"slmops run {recipe.output_path / 'recipe.yaml'}"],
         "notes": notes_of(recipe, comparison, systems, data, task, referred=referred),
     }
 
 
+def _languages(looked: Mapping[str, Any]) -> list[str]:
+    """The languages of the questions that are long enough to tell; one in a few of them may be mistaken."""
+    told = {code: rows for code, rows in looked["languages"].items() if code != "?"}
+    return [code for code, rows in told.items() if rows >= _LEAST_LANGUAGE * sum(told.values())]
+
+
 def _row(info: RowInfo, system: System, teacher: System | None, comparison: Comparison, confidence: float) -> dict[str, Any]:
     told = {name for known in comparison.systems.values() for name in known.measures}
-    measures: dict[str, float | None] = {name: system.measures.get(name) for name in MEASURES if name in told}
+    known, intervals = measured_part(system, confidence)
+    measures = {name: known.get(name) for name in MEASURES if name in told}
     if teacher is not None:
         measures["share_of_teacher"] = _kept(system, teacher)
-    by_row = {measure: system.values(measure) for measure in (system.primary_measure, *system.beside)}
     candidates = {candidate.name: candidate for candidate in comparison.candidates}
     judged = comparison.chosen if info.name == "packaged" else candidates.get(info.name)
     note = f"{info.note}: {judged.name}" if info.name == "packaged" and judged else info.note
@@ -165,44 +188,42 @@ def _row(info: RowInfo, system: System, teacher: System | None, comparison: Comp
         "runtime": system.runtime,
         "precision": system.precision,
         "measures": measures,
-        "intervals": {measure: mean_interval(values, confidence) for measure, values in by_row.items() if values},
+        "intervals": intervals,
         "latencies_ms": list(system.latencies_ms),
+        "throughput": [dict(level) for level in system.throughput],
+        "batch_dependent": system.decoding.get("batch_dependent"),
         "gates": [asdict(result) for result in judged.results] if judged else [],
         "packaged": info.name == "packaged",
     }
 
 
-def _difference(systems: Mapping[str, System], a: str, b: str, confidence: float) -> dict[str, Any]:
-    measure = systems[a].primary_measure
-    difference = paired(systems[a].scores, systems[b].scores, confidence)
-    of_rows = "" if systems[a].values(measure) is not None else ", of the measure of each row by itself"
-    return {
-        "a": a,
-        "b": b,
-        "measure": measure,
-        "difference": difference.value,
-        "interval": difference.interval,
-        "word": difference.word,
-        "method": f"paired bootstrap, {RESAMPLES:,} resamples{of_rows}",
-    }
+def _compared(
+    systems: Mapping[str, System], pairs: Sequence[tuple[str, str]], confidence: float
+) -> list[tuple[str, str, Difference]]:
+    """Paired comparisons of the rows that were measured, as one family."""
+    known = [(a, b) for a, b in pairs if a in systems and b in systems]
+    measure = systems["distilled"].primary_measure
+    found = in_family([paired(systems[a].tallies[measure], systems[b].tallies[measure], confidence) for a, b in known])
+    return [(a, b, difference) for (a, b), difference in zip(known, found, strict=True)]
 
 
 def _verdict(
     comparison: Comparison,
     systems: Mapping[str, System],
-    decisive: Mapping[str, Any],
+    decisive: tuple[str, str, Difference],
     table: Mapping[str, Measure],
     referred: bool,
 ) -> dict[str, Any]:
-    points, word = 100 * decisive["difference"], decisive["word"]
-    low, high = (100 * bound for bound in decisive["interval"])
-    other = "plain fine-tuning" if decisive["b"] == "control" else "the untuned student"
+    _, against, found = decisive
+    points, word = 100 * found.value, found.word
+    low, high = (100 * bound for bound in found.interval)
+    other = "plain fine-tuning" if against == "control" else "the untuned student"
     said = {
         "better": f"Distillation beats {other}",
         "worse": f"Distillation is worse than {other}",
         "INCONCLUSIVE": f"Whether distillation beats {other} cannot be told",
     }[word]
-    name = inside(table[decisive["measure"]].title)
+    name = inside(table[systems["distilled"].primary_measure].title)
     sentence = f"{said}: {points:+.1f} points of {name} ({low:+.1f} to {high:+.1f})"
     chosen = comparison.chosen
     if chosen is None or chosen.system is None:
@@ -297,27 +318,6 @@ def _training(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _confusion(systems: Mapping[str, System], task: Task, test: Sequence[Row]) -> dict[str, Any] | None:
-    """Counts of answers by expected label; ``None`` for free answers."""
-    labels = closed_labels(task)
-    if labels is None:
-        return None
-    name = _best(systems)
-    shown = [*labels, "(no label)"]
-    matrix = [[0] * len(shown) for _ in shown]
-    for row, answer in zip(test, systems[name].answers, strict=True):
-        expected, found = _label(task, str(row.answer)), _label(task, answer)
-        matrix[shown.index(str(expected))][shown.index(found) if found is not None else len(labels)] += 1
-    return {"row": name, "labels": shown, "matrix": matrix}
-
-
-def _label(task: Task, text: str) -> str | None:
-    try:
-        return task.parse(text)
-    except AnswerError:
-        return None
-
-
 def _best(systems: Mapping[str, System]) -> str:
     """The row that is shown by itself."""
     return "packaged" if "packaged" in systems else "distilled"
@@ -328,45 +328,24 @@ def _kept(system: System, teacher: System | None) -> float | None:
     return system.quality / teacher.quality if teacher is not None and teacher.quality else None
 
 
-def _overlap(data: StageResult, test: Sequence[Row]) -> int:
-    """Test questions that also stand in another split; the data stage removes them, so anything but 0 is a fault."""
+def _overlap(data: StageResult, test: Sequence[Row]) -> list[Row]:
+    """Test rows that also stand in another split; the data stage removes them, so anything but none is a fault."""
     seen = {question_key(row) for name in ("train", "pool", "validation") for row in rows_of(data, name)}
-    return sum(question_key(row) in seen for row in test)
+    return [row for row in test if question_key(row) in seen]
 
 
-def _disagreements(systems: Mapping[str, System], task: Task, test: Sequence[Row], referred: bool) -> list[dict[str, Any]]:
-    teacher, ours = systems.get("teacher"), systems[_best(systems)]
-    if teacher is None:
-        return []
-    judged = MEASURES[task.primary_measure].of_rows == "right" and not referred
-    found = [
-        {
-            "question": row.question,
-            "expected": str(row.answer),
-            "teacher": teacher.answers[at].strip(),
-            "packaged": ours.answers[at].strip(),
-            "teacher_right": bool(teacher.correct[at]) if judged else None,
-            "packaged_right": bool(ours.correct[at]) if judged else None,
-        }
-        for at, row in enumerate(test)
-        if teacher.answers[at].strip().casefold() != ours.answers[at].strip().casefold()
-    ]
-    return found[:_SHOWN_DISAGREEMENTS]
-
-
-def _machine(threads: int | None) -> dict[str, Any]:
-    import psutil
-
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        name = next(
-            (line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")), name
-        )
+def _leakage(overlap: Sequence[Row], test: Sequence[Row]) -> dict[str, Any]:
     return {
-        "cpu": name,
-        "cores": threads or os.cpu_count() or 1,
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "os": platform.platform(),
-        "python": platform.python_version(),
+        "rows": len(overlap),
+        "share": len(overlap) / max(len(test), 1),
+        "against": "train, pool or validation",
+        "examples": [row.question for row in overlap[:_SHOWN_LEAKS]],
     }
+
+
+def _decoding(context: Context) -> dict[str, str]:
+    """How the students were asked; the teacher may be asked in its own way (see the answers stage)."""
+    template = context.template_key
+    texts = {"text template": template["text_template"]} if template["text_template"] is not None else {}
+    sampling = f"greedy, at most {context.recipe.answers.max_new_tokens} new tokens"
+    return {"sampling": sampling, "chat template": str(template["chat_template"]), **texts}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,7 +83,7 @@ def task_name(name: str) -> str:
     Raises:
         UsageError: No such task type.
     """
-    if _is_file(name):
+    if names_file(name):
         return name
     plain = name.strip().casefold().replace("-", "_")
     plain = _ALIASES.get(plain, plain)
@@ -106,7 +106,7 @@ def task_class(name: str) -> Any:
         ConfigError: The file has no such class, or it is no options model.
     """
     known = task_name(name)
-    if not _is_file(known):
+    if not names_file(known):
         return TASKS.get(known)
     from slmops.tasks.own import load_class
 
@@ -120,7 +120,7 @@ def task_key(name: str) -> Any:
         UsageError: No such task type.
     """
     known = task_name(name)
-    return {"file": file_digest(Path(known.rpartition(".py")[0] + ".py")), "name": known} if _is_file(known) else known
+    return {"file": file_digest(Path(known.rpartition(".py")[0] + ".py")), "name": known} if names_file(known) else known
 
 
 def open_task(name: str, options: Mapping[str, Any]) -> Task:
@@ -152,6 +152,14 @@ def normal_row(task: Task, row: Row) -> Row:
     return row.with_answer(task.parse(row.answer))
 
 
+def read_answer(parse: Callable[[str], str], text: str) -> str | None:
+    """The normal form of a text as a task's ``parse`` reads it, or ``None`` where it is no valid answer."""
+    try:
+        return parse(text)
+    except AnswerError:
+        return None
+
+
 def rejection(task: Task, answer: str) -> str | None:
     """Why a text is no valid answer, or ``None`` if it is one."""
     try:
@@ -159,6 +167,13 @@ def rejection(task: Task, answer: str) -> str | None:
     except AnswerError as error:
         return str(error)
     return None
+
+
+def nearest_answer(task: Task, answer: str, row: Row) -> str:
+    """Of a row's right answers the one that gives an answer the best primary measure; of equals the first."""
+    first, *others = row.answers
+    valid = [first, *(other for other in others if rejection(task, other) is None)]
+    return valid[0] if len(valid) == 1 else max(valid, key=lambda one: task.score([answer], [one])[task.primary_measure])
 
 
 def problem(task: Task, row: Row) -> str | None:
@@ -172,5 +187,6 @@ def problem(task: Task, row: Row) -> str | None:
     return None
 
 
-def _is_file(name: str) -> bool:
+def names_file(name: str) -> bool:
+    """Whether a name is the path of a Python file, or of something in it (``file.py:name``)."""
     return name.endswith(".py") or ".py:" in name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -13,6 +13,15 @@ from slmops.tasks.base import AnswerError
 from slmops.tasks.jsontext import read_json_text
 from slmops.tasks.labels import short
 from slmops.tasks.prompts import Prompted
+
+
+class PairCounts(NamedTuple):
+    """Pairs of field and value of one row: right ones, those of the answer, those of the reference; 1 where all are right."""
+
+    hits: int
+    claimed: int
+    actual: int
+    right: int
 
 
 class Extraction(Prompted):
@@ -85,20 +94,20 @@ class Extraction(Prompted):
 
     def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """F1 over all pairs of field and value, share of rows that are right as a whole, share of valid answers."""
-        hits = claimed = actual = right = 0
-        for answer, reference in zip(answers, references, strict=True):
-            read = self.read(answer)
-            given = _pairs(json.loads(read)) if read is not None else Counter()
-            expected = _pairs(json.loads(self.parse(reference)))
-            hits += (given & expected).total()
-            claimed += given.total()
-            actual += expected.total()
-            right += read is not None and given == expected
+        counts = [self.counts(answer, reference) for answer, reference in zip(answers, references, strict=True)]
+        hits, claimed, actual, right = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0, 0)
         return {
             "entity_f1": 2 * hits / (claimed + actual) if claimed + actual else float(right == len(references)),
             "exact_match": right / max(len(references), 1),
             "valid_share": self.valid_share(answers),
         }
+
+    def counts(self, answer: str, reference: str) -> PairCounts:
+        """What one row adds to the measures."""
+        read = self.read(answer)
+        given = _pairs(json.loads(read)) if read is not None else Counter()
+        expected = _pairs(json.loads(self.parse(reference)))
+        return PairCounts((given & expected).total(), given.total(), expected.total(), int(read is not None and given == expected))
 
     def _values(self, text: str) -> dict[str, Any]:
         if not text.strip():

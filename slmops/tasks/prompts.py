@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from slmops.config import Section
 from slmops.data.rows import Row
-from slmops.tasks.base import AnswerError
+from slmops.tasks.base import AnswerError, read_answer
 
 
 class Example(Section):
@@ -83,10 +83,7 @@ class Prompted(Section):
 
     def read(self, text: str) -> str | None:
         """The normal form of a text, ``None`` where it is no valid answer."""
-        try:
-            return self.parse(text)
-        except AnswerError:
-            return None
+        return read_answer(self.parse, text)
 
     def correct(self, answer: str, reference: str) -> bool:
         """Whether an answer has the normal form of the reference."""

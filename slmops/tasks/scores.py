@@ -6,11 +6,13 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from slmops.errors import MissingExtraError
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 
 
 def plain(text: str) -> str:
@@ -51,14 +53,23 @@ def rouge(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]
     Raises:
         MissingExtraError: rouge-score is not installed.
     """
+    found = rouge_of_rows(answers, references, tuple(_ROUGE))
+    return {name: sum(scores) / max(len(scores), 1) for name, scores in found.items()}
+
+
+def rouge_of_rows(answers: Sequence[str], references: Sequence[str], names: Sequence[str]) -> dict[str, list[float]]:
+    """F of each pair by the names of measures: ``rouge_1``, ``rouge_2``, ``rouge_l``.
+
+    Raises:
+        MissingExtraError: rouge-score is not installed.
+    """
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ModuleNotFoundError as error:
         raise MissingExtraError("rouge-score", "evaluate") from error
-    names = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
-    scorer = RougeScorer(list(names.values()), use_stemmer=True)
+    scorer = RougeScorer([_ROUGE[name] for name in names], use_stemmer=True)
     found = [scorer.score(reference, answer) for answer, reference in zip(answers, references, strict=True)]
-    return {name: sum(score[key].fmeasure for score in found) / max(len(found), 1) for name, key in names.items()}
+    return {name: [score[_ROUGE[name]].fmeasure for score in found] for name in names}
 
 
 def translation_scores(answers: Sequence[str], references: Sequence[str], *, tokenizer: str) -> dict[str, float]:
@@ -72,16 +83,26 @@ def translation_scores(answers: Sequence[str], references: Sequence[str], *, tok
     Raises:
         MissingExtraError: sacrebleu is not installed.
     """
-    try:
-        from sacrebleu.metrics.bleu import BLEU
-        from sacrebleu.metrics.chrf import CHRF
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("sacrebleu", "evaluate") from error
+    bleu = bleu_metric(tokenizer)
+    from sacrebleu.metrics.chrf import CHRF
+
     if not answers:
         return {"chrf": 0.0, "bleu": 0.0}
-    # Without effective order, a perfect corpus of texts under four words would have a BLEU of 0.
-    bleu = BLEU(tokenize=tokenizer, effective_order=True)
     return {
         "chrf": CHRF().corpus_score(list(answers), [list(references)]).score / 100,
         "bleu": bleu.corpus_score(list(answers), [list(references)]).score,
     }
+
+
+def bleu_metric(tokenizer: str) -> Any:
+    """The ``BLEU`` of sacrebleu as this package uses it.
+
+    Raises:
+        MissingExtraError: sacrebleu is not installed.
+    """
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("sacrebleu", "evaluate") from error
+    # Without effective order, a perfect corpus of texts under four words would have a BLEU of 0.
+    return BLEU(tokenize=tokenizer, effective_order=True)

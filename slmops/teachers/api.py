@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from slmops.data.rows import Message
 from slmops.errors import MissingExtraError
 from slmops.teachers.catalogue import ApiModel, ApiOptions, find_api_model
 from slmops.teachers.replies import AskParams, ChatClient, Fault, Reply, estimate_text_tokens, estimate_tokens
 from slmops.teachers.verdicts import clean, fault_of_status
+
+T = TypeVar("T")
 
 _TRANSPORTS = ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "ssl")
 _ANTHROPIC_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "refusal": "content_filter"}
@@ -99,7 +102,9 @@ class OpenAIClient:
     async def _streamed(self, body: Mapping[str, Any]) -> Any:
         """The pieces of a stream put together in the shape of a whole answer."""
         text, model, last, usage = "", "", None, None
+        first: float | None = None
         logprobs: list[Any] = []
+        started = time.perf_counter()
         stream = await self._client.chat.completions.create(**body, stream=True, stream_options={"include_usage": True})
         _no_page(stream.response)
         async with stream:
@@ -108,12 +113,21 @@ class OpenAIClient:
                 model, usage = chunk.get("model") or model, chunk.get("usage") or usage
                 for choice in (chunk.get("choices") or [])[:1]:
                     text += (choice.get("delta") or {}).get("content") or ""
+                    first = time.perf_counter() - started if text and first is None else first
                     logprobs += (choice.get("logprobs") or {}).get("content") or []
                     last = choice.get("finish_reason") or last
         if last is None:
             raise Fault("connection lost", "the stream ended before the answer did", lost=True)
         choice = {"message": {"content": text}, "finish_reason": last, "logprobs": {"content": logprobs} if logprobs else None}
-        return {"model": model, "choices": [choice], "usage": usage}
+        return {"model": model, "choices": [choice], "usage": usage, "first_seconds": first}
+
+    async def models(self) -> list[str]:
+        """Names of the models that the endpoint lists; raises :class:`Fault`."""
+
+        async def names() -> list[str]:
+            return [str(model.id) async for model in self._client.models.list()]
+
+        return await _guarded(names(), self._options.timeout_s, self._key)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -184,7 +198,7 @@ class AnthropicClient:
         await self._client.close()
 
 
-async def _guarded(ask: Awaitable[Any], timeout_s: float, key: str) -> Any:
+async def _guarded(ask: Awaitable[T], timeout_s: float, key: str) -> T:
     """Await a call and turn whatever goes wrong into a :class:`Fault`; both packages have the same tree of errors."""
     try:
         async with asyncio.timeout(timeout_s):
@@ -286,7 +300,8 @@ def _reply(
 ) -> Reply:
     prompt = int(prompt_tokens) if prompt_tokens is not None else estimate_tokens(messages)
     completion = int(completion_tokens) if completion_tokens is not None else estimate_text_tokens(text)
-    return Reply(text.strip(), reason, prompt, completion, logprobs, str(value.get("model") or model))
+    name, first = str(value.get("model") or model), value.get("first_seconds")
+    return Reply(text.strip(), reason, prompt, completion, logprobs, name, first_seconds=first)
 
 
 def _logprobs(value: Any) -> tuple[Mapping[str, Any], ...] | None:

@@ -14,7 +14,7 @@ from pydantic import Field
 from slmops.config import Section
 from slmops.data.rows import Message
 from slmops.errors import ConfigError
-from slmops.tasks.judge import RUBRIC
+from slmops.tasks.judge import RUBRIC, shown_turns
 from slmops.teachers.base import Request, Teacher
 from slmops.teachers.catalogue import ApiOptions
 from slmops.teachers.combiners import Tools
@@ -135,11 +135,10 @@ class Bench:
 
 def question(messages: Sequence[Message], answers: Sequence[str], rubric: str = RUBRIC) -> list[dict[str, str]]:
     """The turns that a judge is asked; the answers are numbered from 1."""
-    told = "\n\n".join(f"[{turn['role']}]\n{turn['content']}" for turn in messages)
     listed = "\n\n".join(f"Answer {number}:\n{answer}" for number, answer in enumerate(answers, 1))
     return [
         {"role": "system", "content": _TOLD.replace("{rubric}", rubric)},
-        {"role": "user", "content": f"Conversation:\n\n{told}\n\n{listed}"},
+        {"role": "user", "content": f"{shown_turns(messages)}\n\n{listed}"},
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from slmops.data.rows import Message
@@ -38,6 +38,7 @@ class Reply:
         logprobs: One ``{"token", "logprob", "top"}`` a token of the answer, ``top`` a list of ``[token, logprob]``; in nats.
         model: Name of the model that the endpoint says has answered.
         seconds: From the request to the whole answer; ``None`` where nobody took the time.
+        first_seconds: From the request to the first text of a stream.
     """
 
     text: str
@@ -47,6 +48,7 @@ class Reply:
     logprobs: tuple[Mapping[str, Any], ...] | None
     model: str
     seconds: float | None = None
+    first_seconds: float | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; :meth:`from_dict` reads it back."""
@@ -55,7 +57,7 @@ class Reply:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Reply:
         """Read what :meth:`as_dict` wrote."""
-        given = {field.name: value[field.name] for field in fields(cls) if field.name in value}
+        given = {one.name: value[one.name] for one in fields(cls) if one.name in value}
         return cls(**{**given, "logprobs": None if given["logprobs"] is None else tuple(given["logprobs"])})
 
 

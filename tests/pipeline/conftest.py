@@ -16,8 +16,8 @@ import pytest
 from slmops import cli
 from slmops.evaluation import measure as measuring
 from slmops.export import onnx as converting
-from slmops.export.onnx import export_onnx
-from slmops.files import read_json
+from slmops.export.onnx import FACTS, export_onnx
+from slmops.files import read_json, write_json
 from slmops.testing.tiny import save_tiny_model
 from tests.pipeline.tiny_line import write_recipe
 
@@ -102,6 +102,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
         shutil.copytree(known, target, dirs_exist_ok=True)
         for file in (*source.glob("tokenizer*"), *source.glob("chat_template*")):
             shutil.copy(file, target / file.name)
+        write_json(target / FACTS, {**read_json(target / FACTS), "scheme": scheme})
 
     return convert
 

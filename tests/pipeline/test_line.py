@@ -70,9 +70,18 @@ def test_a_changed_value_touches_exactly_the_stages_that_read_it(finished: Run) 
     assert steps["distilled"]["why"] == "learning_rate: 0.003 → 0.002"
 
 
+def test_people_can_compare_what_was_packaged_with_another_row(finished: Run, tmp_path: Path) -> None:
+    done = slmops("review", finished.output, "--a", "packaged", "--b", "untuned", "--output_path", tmp_path / "review", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["compared"], facts["rejected"]) == (40, 0)
+    assert 0 < facts["shown"] == 40 - facts["equal"]
+
+
 def test_the_package_is_a_folder_for_foundry_local(finished: Run) -> None:
     package = finished.output / "package"
     assert (package / "genai_config.json").is_file()
+    assert "model-index:" in (package / "README.md").read_text(encoding="utf-8")
     foundry = json.loads((package / "inference_model.json").read_text())
     assert foundry["Name"] == "tiny"
     assert foundry["PromptTemplate"]["prompt"] == "<|im_start|>user\n{Content}<|im_end|>\n<|im_start|>assistant\n"

@@ -156,7 +156,7 @@ class _Pass:
         for at, (name, row) in enumerate(_counted(places, advance)):
             found = [(*places[other], share) for other, share in index.similar(at)]
             found = [item for item in found if item[0] != name or name not in HELD_OUT]
-            same = next((item for item in found if _same_answer(row, item[1]) and same_numbers(row, item[1])), None)
+            same = next((item for item in found if same_answer(row, item[1]) and same_numbers(row, item[1])), None)
             if same is not None:
                 self._set_aside(row, self._alike(row, name, *same))
                 continue
@@ -177,7 +177,7 @@ class _Pass:
 
             def problem(row: Row, name: str = name) -> str | None:
                 found = overlap.most(row) if name not in HELD_OUT else None
-                if found is None or found[1] < self.options.leak_overlap or not _same_answer(row, found[0]):
+                if found is None or found[1] < self.options.leak_overlap or not same_answer(row, found[0]):
                     return None
                 self.findings.leaks[where[found[0].id], name] += 1
                 return f"leak: it holds {found[1]:.0%} of {found[0].origin}"
@@ -202,7 +202,7 @@ class _Pass:
         if _leaks(where, name):
             self.findings.leaks[where, name] += 1
             return f"leak: the question of {first.origin}"
-        if _same_answer(row, first):
+        if same_answer(row, first):
             return f"duplicate of {first.origin}"
         return f"conflicting answer: {row.answer!r}, but {first.origin} has {first.answer!r}"
 
@@ -231,7 +231,8 @@ def _leaks(where: str, name: str) -> bool:
     return where in HELD_OUT and name != where
 
 
-def _same_answer(one: Row, other: Row) -> bool:
+def same_answer(one: Row, other: Row) -> bool:
+    """Whether two rows have no different answers."""
     return one.answer is None or other.answer is None or one.answer == other.answer
 
 

@@ -6,6 +6,8 @@ import math
 import random
 from typing import Any
 
+from tests.unit.evaluation import sample_parts as parts
+
 LABELS = (
     "address change", "billing question", "cancel order", "card declined", "damaged item", "delivery date", "discount code",
     "exchange size", "gift card", "invoice copy", "login problem", "lost parcel", "newsletter", "product question", "refund status",
@@ -50,7 +52,7 @@ def sample_report() -> dict[str, Any]:
     """A fresh, changeable copy; the same every time."""
     chance = random.Random(17)
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": "support-routing",
         "task_type": "classification",
         "created": "2026-03-04T16:20:11Z",
@@ -67,15 +69,17 @@ def sample_report() -> dict[str, Any]:
             "packaged": "distilled",
             "why": "It has the highest accuracy of the three candidates that pass every gate.",
         },
+        "leakage": {"rows": 0, "share": 0.0, "against": "train, pool or validation", "examples": []},
         "rows": [_row(chance, *row) for row in _ROWS],
         "measures": _measures(),
         "differences": [
-            _difference("distilled", "control", 0.111, 0.069, 0.152, "better"),
-            _difference("distilled", "answers-only", 0.028, -0.004, 0.059, "INCONCLUSIVE"),
-            _difference("packaged", "teacher", 0.058, 0.021, 0.094, "better"),
-            _difference("packaged", "distilled", -0.005, -0.017, 0.006, "INCONCLUSIVE"),
-            _difference("control", "teacher", -0.048, -0.085, -0.011, "worse"),
+            _difference("distilled", "control", 0.111, 0.069, 0.152, "better", 0.00001, 0.00005),
+            _difference("distilled", "answers-only", 0.028, -0.004, 0.059, "INCONCLUSIVE", 0.081, 0.162),
+            _difference("packaged", "teacher", 0.058, 0.021, 0.094, "better", 0.002, 0.008),
+            _difference("packaged", "distilled", -0.005, -0.017, 0.006, "INCONCLUSIVE", 0.41, 0.41) | {"margin": 0.03},
+            _difference("control", "teacher", -0.048, -0.085, -0.011, "worse", 0.011, 0.033),
         ],
+        "needed": ["About 1,150 more test rows would settle whether Distilled is better than Answers only."],
         "headline": [
             {"what": "accuracy kept", "value": 1.0725, "target": 0.92, "unit": "share", "reached": True},
             {"what": "latency", "value": 85.2, "target": 85.0, "unit": "percent less", "reached": True},
@@ -136,15 +140,22 @@ def sample_report() -> dict[str, Any]:
             _training(chance, "answers-only", 225, 121.0, 4.4, 0.16, "cross-entropy on 1,348 answers"),
             _training(chance, "distilled", 225, 153.0, 3.2, 0.21, "0.3 cross-entropy + 0.7 forward KL, temperature 2"),
         ],
+        "classes": parts.classes(LABELS, ("packaged", "teacher")),
+        "slices": parts.slices(),
+        "reliability": [parts.reliability("packaged", 0.05), parts.reliability("teacher", 0.14)],
         "confusion": {"row": "packaged", "labels": list(LABELS), "matrix": _matrix(chance)},
         "disagreements": [
             {
                 "question": text,
                 "expected": LABELS[expected],
-                "teacher": LABELS[teacher],
-                "packaged": LABELS[packaged],
-                "teacher_right": teacher == expected,
-                "packaged_right": packaged == expected,
+                "a": "teacher",
+                "b": "packaged",
+                "a_answer": LABELS[teacher],
+                "b_answer": LABELS[packaged],
+                "a_right": teacher == expected,
+                "b_right": packaged == expected,
+                "a_score": float(teacher == expected),
+                "b_score": float(packaged == expected),
             }
             for text, expected, teacher, packaged in _QUESTIONS
         ],
@@ -159,6 +170,7 @@ def sample_report() -> dict[str, Any]:
             }
             for role in ("teacher", "student")
         ],
+        "decoding": parts.DECODING,
         "reproduce": ["pip install 'slmops[all]==0.1.0'", "slmops run support-routing.yaml"],
         "notes": [
             "Six times the requests per second was not reached: 5.7 times, since the embedding stays in float32.",
@@ -196,6 +208,8 @@ def _row(
         },
         "intervals": {"accuracy": [round(accuracy - spread, 4), round(accuracy + spread, 4)]},
         "latencies_ms": [] if name == "tfidf" else [p50 * chance.lognormvariate(0, 0.1) for _ in range(100)],
+        "throughput": parts.throughput(rate, p50) if name in ("teacher", "distilled", "packaged") else [],
+        "batch_dependent": {"torch": True, "onnxruntime-genai": False}.get(runtime),
         "gates": [
             _gate("accuracy >= 0.92 * teacher", "passed" if accuracy > 0.8 else "INCONCLUSIVE", f"{accuracy:.3f} against 0.736"),
             _gate("size_mb <= 100", "passed", "56.0 against 100"),
@@ -235,7 +249,9 @@ def _measures() -> dict[str, Any]:
     return {key: dict(zip(("title", "unit", "better", "help"), row, strict=True)) for key, row in rows.items()}
 
 
-def _difference(a: str, b: str, difference: float, low: float, high: float, word: str) -> dict[str, Any]:
+def _difference(
+    a: str, b: str, difference: float, low: float, high: float, word: str, p_value: float, adjusted: float
+) -> dict[str, Any]:
     method = "paired bootstrap, 10,000 resamples"
     return {
         "a": a,
@@ -245,6 +261,8 @@ def _difference(a: str, b: str, difference: float, low: float, high: float, word
         "interval": [low, high],
         "word": word,
         "method": method,
+        "p_value": p_value,
+        "adjusted": adjusted,
     }
 
 

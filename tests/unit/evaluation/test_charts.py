@@ -8,35 +8,11 @@ from itertools import pairwise
 
 import pytest
 
-from slmops.evaluation.charts import (
-    Bar,
-    Curve,
-    Dot,
-    Point,
-    Strip,
-    bar_chart,
-    curve_chart,
-    heat_chart,
-    interval_chart,
-    pareto_front,
-    scatter_chart,
-    strip_chart,
-)
-from slmops.evaluation.svg import Box, Frame, linear_scale, log_scale, place_labels, spread
-
-WIDTHS = pytest.mark.parametrize("width", [326, 500])
-
-
-def frame(width: int = 500) -> Frame:
-    return Frame("chart", width, "A finding", "The figures")
-
-
-def texts(svg: str) -> list[str]:
-    return [element.text or "" for element in ET.fromstring(svg).iter("text")]
-
-
-def marks(svg: str, tag: str, look: str) -> list[ET.Element]:
-    return [element for element in ET.fromstring(svg).iter(tag) if look in element.get("class", "").split()]
+from slmops.evaluation.charts import Bar, Dot, Strip, bar_chart, interval_chart, strip_chart
+from slmops.evaluation.labels import Box, place_labels, spread
+from slmops.evaluation.plots import Point, pareto_front, scatter_chart
+from slmops.evaluation.svg import Frame, linear_scale, log_scale
+from tests.unit.evaluation.svg_marks import WIDTHS, frame, marks, texts
 
 
 @WIDTHS
@@ -105,20 +81,6 @@ def test_spread_keeps_order_and_distance_between_bounds() -> None:
 
 
 @WIDTHS
-def test_a_curve_chart_has_a_line_a_training_and_dots_for_validation(width: int) -> None:
-    falling = [(step, 4 / step) for step in range(1, 401)]
-    curves = [Curve("distilled", "series-7", falling, [(200, 0.5), (400, 0.4)]), Curve("control", "series-5", [(1, 3.0)], [])]
-    svg = curve_chart(curves, frame(width), x_axis="Step", y_axis="Loss")
-    assert len(marks(svg, "path", "curve")) == 2
-    assert len(marks(svg, "path", "validation")) == 1
-    assert len(marks(svg, "circle", "hollow")) == 2
-    assert {"distilled", "control", "Step", "Loss"} <= set(texts(svg))
-    heights = [float(pair.split()[1]) for pair in marks(svg, "path", "curve")[0].attrib["d"][1:].split("L")]
-    assert heights == sorted(heights)
-    assert len(heights) < 200
-
-
-@WIDTHS
 def test_a_strip_chart_has_a_box_around_the_median_of_each_measured_row(width: int) -> None:
     values = [10 * 1.01**index for index in range(300)]
     svg = strip_chart([Strip("a", "series-1", values), Strip("b", "series-2", [])], frame(width), axis="ms")
@@ -128,20 +90,6 @@ def test_a_strip_chart_has_a_box_around_the_median_of_each_measured_row(width: i
     assert left < median < left + wide
     assert "not measured" in texts(svg)
     assert marks(svg, "path", "specks")[0].attrib["d"].count("M") == 80
-
-
-@pytest.mark.parametrize(("count", "width"), [(2, 326), (18, 326), (18, 720), (77, 720)])
-def test_a_heat_chart_shows_every_count_and_label_inside_its_frame(count: int, width: int) -> None:
-    labels = [f"label {index}" for index in range(count)]
-    matrix = [[20 if row == column else int(column == (row + 1) % count) for column in range(count)] for row in range(count)]
-    svg = heat_chart(labels, matrix, frame(width))
-    assert len(marks(svg, "rect", "right")) == count
-    assert len(marks(svg, "rect", "wrong")) == count
-    assert all(texts(svg).count(label) == 2 for label in labels)
-    edges = [float(cell.attrib["x"]) + float(cell.attrib["width"]) for cell in marks(svg, "rect", "cell")]
-    assert max(edges) <= float(ET.fromstring(svg).attrib["viewBox"].split()[2]) + 1
-    tips = [element.text for element in ET.fromstring(svg).iter("title")]
-    assert "label 0 answered as label 1: 1 of 21" in tips
 
 
 @pytest.mark.parametrize("values", [[0.3, 247], [36, 44], [100], [1e-3, 1e6]])
@@ -178,3 +126,15 @@ def test_bars_start_at_zero_and_are_as_long_as_their_values(width: int) -> None:
     assert lengths[2] == 1
     assert len({bar.get("x") for bar in marks(svg, "rect", "bar")}) == 1
     assert {"good", "a <b>", "none", "300", "150", "0", "rows"} <= set(texts(svg))
+
+
+@WIDTHS
+def test_a_point_with_an_interval_has_an_error_bar_that_stays_in_the_plot(width: int) -> None:
+    points = [Point("slow", "series-1", 247, 0.80, "tip", interval=(0.6, 0.95)), Point("fast", "series-8", 36.5, 0.86, "tip")]
+    svg = scatter_chart(points, frame(width), x_axis="Latency (ms)", y_axis="Accuracy")
+    (dot,) = (dot for dot in marks(svg, "circle", "dot") if "series-1" in dot.attrib["class"])
+    bar, *caps = marks(svg, "line", "error")
+    assert bar.attrib["x1"] == bar.attrib["x2"] == dot.attrib["cx"]
+    assert float(bar.attrib["y2"]) < float(dot.attrib["cy"]) < float(bar.attrib["y1"])
+    assert float(bar.attrib["y2"]) >= 46
+    assert len(caps) == 2

@@ -8,8 +8,9 @@ import pytest
 
 from slmops.data.rows import Row
 from slmops.evaluation.judging import ask_judge, both_orders, contests, counts, questions_of, verdicts_of
-from slmops.evaluation.stats import mean_interval, paired
+from slmops.evaluation.stats import interval, paired
 from slmops.evaluation.systems import System
+from slmops.evaluation.tally import Tally
 from slmops.tasks.base import open_task
 from slmops.teachers.base import Request
 from slmops.teachers.replies import AskParams
@@ -85,14 +86,16 @@ def test_the_judge_is_told_what_the_task_asks_for_and_the_rows_own_system_turn_g
 
 
 def test_the_win_rate_decides_and_what_decided_before_stays_beside_it() -> None:
-    scores, before = (1.0, 0.5, 0.0, 1.0), (0.9, 0.8, 0.1, 0.4)
+    scores, before = (1.0, 0.5, 0.0, 1.0), Tally.mean((0.9, 0.8, 0.1, 0.4))
     alone = System(
-        "distilled", "torch", "float32", {"token_f1": 0.55, "exact_match": 0.0}, ("",) * 4, (0,) * 4, (), "token_f1", before
+        *("distilled", "torch", "float32", {"token_f1": 0.55, "exact_match": 0.0}, ("",) * 4, (0,) * 4, (), "token_f1"),
+        {"token_f1": before},
     )
     system = alone.decided_by("win_rate", scores)
     assert (system.primary_measure, system.quality) == ("win_rate", 0.625)
-    assert (system.values("win_rate"), system.values("token_f1"), system.values("exact_match")) == (scores, before, (0,) * 4)
-    low, high = mean_interval(system.values("win_rate"), 0.95)
+    assert list(system.tallies) == ["token_f1", "win_rate"]
+    assert system.tallies["token_f1"] is before
+    low, high = interval(system.tallies["win_rate"], 0.95)
     assert low < 0.625 < high
     worse = alone.decided_by("win_rate", (0.0, 0.0, 0.0, 0.5))
-    assert paired(system.scores, worse.scores, 0.95).value == pytest.approx(0.5)
+    assert paired(system.tallies["win_rate"], worse.tallies["win_rate"], 0.95).value == pytest.approx(0.5)

@@ -1,20 +1,16 @@
-"""The HTML page and the terminal table, made from a sample report."""
+"""The HTML page, made from sample reports."""
 
 from __future__ import annotations
 
 import html
-import re
 from typing import Any
 
 import pytest
-from rich.cells import cell_len
 
-from slmops.errors import ArtifactError
-from slmops.evaluation.formats import figure, headline_value, number
-from slmops.evaluation.report import render_html, render_table
-from slmops.evaluation.schema import Headline, Measure, parse_report
+from slmops.evaluation.report import render_html
 from tests.unit.evaluation.html_page import Page
 from tests.unit.evaluation.sample_report import LABELS, sample_report
+from tests.unit.evaluation.sample_variants import empty_report, sample_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +21,6 @@ def source() -> str:
 @pytest.fixture(scope="module")
 def page(source: str) -> Page:
     return Page(source)
-
-
-def empty_report() -> dict[str, Any]:
-    """A report of a task without labels in which nothing could be measured, trained, exported or packaged."""
-    report = sample_report()
-    for key in ("differences", "headline", "export", "training", "disagreements", "notes", "stages", "models"):
-        report[key] = []
-    report["confusion"] = None
-    report["verdict"] |= {"word": "INCONCLUSIVE", "packaged": None, "why": "No candidate passes."}
-    report["answers"] |= {"reasons": {}, "right_where_known": None}
-    report["data"] |= {"labels": [], "rejected": {}}
-    for row in report["rows"]:
-        row |= {"measures": dict.fromkeys(row["measures"]), "intervals": {}, "latencies_ms": [], "gates": [], "packaged": False}
-    return report
 
 
 def test_the_page_is_well_formed_and_has_every_section(page: Page) -> None:
@@ -77,20 +59,6 @@ def test_a_judge_has_a_section_with_what_his_verdicts_came_to() -> None:
     assert ("id", "judge") not in Page(render_html(report)).attributes
 
 
-def test_conversions_are_compared_by_a_measure_of_their_own() -> None:
-    report = sample_report()
-    rate = {"title": "Win rate", "unit": "", "better": "higher", "help": "By a judge."}
-    judged = {
-        **report,
-        "primary_measure": "win_rate",
-        "export_measure": "accuracy",
-        "measures": {**report["measures"], "win_rate": rate},
-    }
-    assert '<th scope="col" class="n">Accuracy</th><th scope="col" class="n">Before export</th>' in render_html(judged)
-    with pytest.raises(ArtifactError, match="not explained under measures: token_f1"):
-        parse_report({**judged, "export_measure": "token_f1"})
-
-
 def test_the_page_needs_nothing_from_outside_and_runs_no_script(page: Page, source: str) -> None:
     loading = [value for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert {value for value in loading if not value.startswith(("#", "data:"))} == {"data-report.html"}
@@ -126,7 +94,7 @@ def test_the_packaged_row_is_marked_once(source: str) -> None:
 
 
 def test_charts_have_accessible_titles_and_descriptions(page: Page, source: str) -> None:
-    assert page.tags.count("svg") == 2 * 7 + 5  # each chart wide and narrow; one small chart a difference
+    assert page.tags.count("svg") == 2 * 10 + 5  # each chart wide and narrow; one small chart a difference
     assert page.tags.count("desc") == page.tags.count("svg")
     ids = {value for name, value in page.attributes if name == "id"}
     for _, value in (pair for pair in page.attributes if pair[0] == "aria-labelledby"):
@@ -162,13 +130,6 @@ def test_unknown_values_are_shown_as_dashes(page: Page, source: str) -> None:
     assert "Not shown, because not measured: TF-IDF + logistic regression" in page.text
 
 
-def test_a_target_that_could_not_be_measured_is_not_called_reached() -> None:
-    report = sample_report()
-    report["headline"][0] |= {"value": None, "reached": False}
-    assert "accuracy kept – ✕ not measuredtarget 92 %" in Page(render_html(report)).text
-    assert "NOT measured  accuracy kept" in render_table(report)
-
-
 def test_a_report_with_nothing_in_it_still_renders() -> None:
     page = Page(render_html(empty_report()))
     assert "Nothing is packaged. No candidate passes." in page.text
@@ -176,83 +137,55 @@ def test_a_report_with_nothing_in_it_still_renders() -> None:
     assert "None" not in page.text.replace("None.", "")
 
 
-def test_the_rate_of_a_missed_target_is_not_rounded_up_to_it() -> None:
-    item = Headline(what="requests per second", value=5.996, target=6.0, unit="times", reached=False)
-    assert (headline_value(item, item.value), headline_value(item, item.target)) == ("6.00 ×", "6.00 ×")
-    item = Headline(what="latency", value=84.96, target=85.0, unit="percent less", reached=False)
-    assert (headline_value(item, item.value), headline_value(item, item.target)) == ("84.96 % less", "85.00 % less")
-    item = Headline(what="latency", value=-12.0, target=85.0, unit="percent less", reached=False)
-    assert headline_value(item, item.value) == "12 % more"
+def test_leakage_is_flagged_before_everything_but_the_verdict() -> None:
+    page = Page(render_html(sample_evaluation()))
+    assert page.text.index("Leakage. 12 of 400 test rows (3.0 %) stand in train.jsonl, too.") < page.text.index("Comparison")
+    assert "A second text that stands in both files." in page.text
+    clean = Page(render_html(sample_report())).text
+    assert "No test row stands in train, pool or validation." in clean
+    assert "nobody looked" in Page(render_html({**sample_report(), "leakage": None})).text
 
 
-def test_figures_have_few_digits() -> None:
-    assert [number(value) for value in (None, 0, 0.00481, 0.31, 4.1, 36.54, 99.96, 1340.2)] == [
-        "–", "0", "0.00481", "0.31", "4.10", "36.5", "100", "1,340",
-    ]  # fmt: skip
-    score = Measure(title="Accuracy", unit="", better="higher", help="")
-    assert figure("accuracy", 0.8, score) == "0.800"
-    assert figure("parameters", 56_600_000, score) == "56.6 M"
-    assert figure("share_of_teacher", 1.0725, score) == "107.2 %"
+def test_an_evaluation_alone_has_no_section_of_a_distillation() -> None:
+    page = Page(render_html(sample_evaluation()))
+    ids = {value for name, value in page.attributes if name == "id"}
+    assert {"comparison", "differences", "gates", "charts", "slices", "disagreements", "how", "reproduce", "notes"} <= ids
+    assert not ids & {"headline", "export", "data", "answers", "lineage", "classes", "judge"}
+    links = {value[1:] for name, value in page.attributes if name == "href" and value.startswith("#")}
+    assert links <= ids
+    assert "Nothing is packaged" not in page.text
+    assert "tuned teacher" not in page.text
+    assert "http://127.0.0.1:8000 notes-large has the highest ROUGE-L: 0.334" in page.text
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 140])
-def test_the_terminal_table_fits_its_width(width: int) -> None:
-    lines = render_table(sample_report(), width).splitlines()
-    assert max(map(cell_len, lines)) <= width
-    for row in sample_report()["rows"]:
-        (line,) = (line for line in lines if line.startswith((f"  {row['name']} ", f"* {row['name']} ")))
-        assert f"{row['measures']['accuracy']:.3f} [" in line
+def test_labels_stand_with_the_worst_first_and_other_rows_beside_them(page: Page, source: str) -> None:
+    table = Page(source.partition('id="classes"')[2].partition("<table")[2].partition(">")[2].partition("</table>")[0])
+    cells = [word.strip() for word in table.words if word.strip()]
+    first = cells.index("gift card")
+    assert cells[first : first + 6] == ["gift card", "0.693", "0.684", "0.702", "22", "0.867"]
+    assert cells.index("gift card") < cells.index("refund status") < cells.index("return label")
 
 
-def test_the_terminal_table_at_100_columns_has_every_column_and_the_verdict() -> None:
-    text = render_table(sample_report())
-    assert text.startswith("better: Distillation beats tuning")
-    assert "Packaged: Distilled. It has the highest" in text
-    for heading in ("params", "MB", "mem MiB", "p50 ms", "p95 ms", "req/s", "accuracy", "kept", "cost/1M"):
-        assert heading in text
-    assert re.search(r"^NOT reached +requests per second +5\.7 × +target 6 ×$", text, re.MULTILINE)
-    assert re.search(r"^reached +accuracy kept +107\.2 % +target 92 %$", text, re.MULTILINE)
-    assert re.search(r"^\* packaged .* 0\.858 \[0\.824, 0\.892\] ", text, re.MULTILINE)
-    assert re.search(r"^  tfidf .* – ", text, re.MULTILINE)
-    assert "No room for" not in text
+def test_the_page_says_what_would_settle_it_and_how_a_row_compares_with_a_margin(page: Page) -> None:
+    assert "What would settle it About 1,150 more test rows" in page.text
+    assert "cannot be told apart in accuracynot inferior: at most 0.030 worse" in page.text
+    assert "< 0.001< 0.001" in page.text
 
 
-def test_a_narrow_terminal_is_told_which_columns_are_left_out() -> None:
-    assert "No room for: p95 ms, params.\n" in render_table(sample_report(), 85)
+def test_the_page_names_engines_whose_answers_depend_on_batching_and_how_answers_were_made(page: Page) -> None:
+    assert "Answers of torch depend on what else is in the batch" in page.text
+    assert "Answers of onnxruntime-genai do not depend on batching" in page.text
+    assert "greedy, at most 16 new tokens" in page.text
+    assert "{{ messages[-1]['content'] }} =>" in page.text
 
 
-def test_the_terminal_table_shows_text_as_it_is_and_drops_control_characters() -> None:
-    report = sample_report()
-    report["verdict"]["sentence"] = "[bold]:smile:\x1b[2J"
-    assert "better: [bold]:smile: [2J" in render_table(report)
+def test_answers_stand_side_by_side_with_their_differences_marked() -> None:
+    source = render_html(sample_evaluation())
+    assert "<mark>June and costs 4 million</mark>" in source
+    assert "notes-small: 0.210" in Page(source).text
 
 
-def test_the_terminal_table_of_an_empty_report_has_only_dashes() -> None:
-    text = render_table(empty_report())
-    assert "Nothing is packaged. No candidate passes." in text
-    assert re.search(r"^  teacher +(– +){8}–$", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda report: report.update(extra=1), "extra: Extra inputs are not permitted"),
-        (lambda report: report["rows"][0].update(speed=1), "rows.0.speed: Extra inputs"),
-        (lambda report: report.pop("notes"), "notes: Field required"),
-        (lambda report: report.update(schema_version=2), "schema_version"),
-        (lambda report: report["verdict"].update(word="maybe"), "verdict.word"),
-        (lambda report: report["measures"].pop("size_mb"), "not explained under measures: size_mb"),
-        (lambda report: report["confusion"]["matrix"].pop(), "must be 18 × 18"),
-        (lambda report: report["rows"][0]["measures"].update(accuracy=float("nan")), "rows.0.measures.accuracy"),
-    ],
-)
-def test_a_report_that_does_not_follow_the_schema_is_refused(change: Any, message: str) -> None:
-    report = sample_report()
-    change(report)
-    with pytest.raises(ArtifactError, match=re.escape(message)):
-        render_html(report)
-
-
-def test_the_schema_reads_back_what_it_writes() -> None:
-    report = parse_report(sample_report())
-    assert parse_report(report.model_dump(mode="json")) == report
+def test_throughput_stands_by_requests_at_once(page: Page) -> None:
+    assert "Under load" in page.text
+    assert "8 at once" in page.text
+    assert "Distilled, as packaged: at most 27.3 requests/s, with 4 at once" in page.text

@@ -15,13 +15,13 @@ from slmops.config import Recipe, build, load_recipe
 from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ConfigError
-from slmops.evaluation.systems import System
 from slmops.files import read_jsonl, write_jsonl
 from slmops.models.resolve import resolve
 from slmops.preflight import check_teacher
 from slmops.signals.store import SignalStore
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import Context, ModelAt, rows_of
+from slmops.stages.measuring import load_system
 from slmops.stages.outside import measure_answers, reply_signals
 from slmops.stages.preparing import prepare_data
 from slmops.stages.teaching import cut_student, fingerprints
@@ -77,7 +77,7 @@ def test_an_endpoint_answers_the_rows_and_is_measured_on_the_test_rows(context: 
     assert answers.facts["cost"] > 0
     line = read_jsonl(answers.path / "answers.jsonl")[0]
     assert (line["teacher"], line["gold"], line["answer"]) == ("m", None, line["teacher_answer"])
-    system = System.load("teacher", measured.artifact)
+    system = load_system(run, "teacher", measured, data, None)
     assert system.quality == system.measures["accuracy"] == pytest.approx(1 - 3 / 40)
     assert 0 < system.measures["latency_p50_ms"] < 5000
     assert 0 < system.measures["cost_per_million"] < 1000
@@ -94,9 +94,10 @@ def test_the_test_rows_gold_answers_choose_nothing(context: Any) -> None:
 
     with FaultServer(answer=every_label_in_turn) as server:
         run = context({**api(server), "combine": {"name": "best-of-n", "n": 4}})
-        measured = measure_answers(run, RunTeacher(run, None), prepare(run))
+        data = prepare(run)
+        measured = measure_answers(run, RunTeacher(run, None), data)
     assert server.paid == 160
-    assert System.load("teacher", measured.artifact).quality < 0.6  # one of the four draws is right every time
+    assert load_system(run, "teacher", measured, data, None).quality < 0.6  # one of the four draws is right every time
 
 
 @pytest.mark.parametrize(("source", "rows", "labels"), [("gold", 32, {None}), ("agree", 29, {None}), ("teacher", 32, {"refund"})])

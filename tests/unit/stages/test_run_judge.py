@@ -68,7 +68,7 @@ def measured(context: Context) -> dict[str, StageResult]:
     def make(answers: list[str]) -> Any:
         def write(folder: Path, work: Path) -> Made:
             result = {"runtime": "torch", "precision": "float32", "answers": answers, "correct": [0] * 6, "latencies_ms": [1.0]}
-            write_json(folder / RESULT, {**result, "primary_measure": "token_f1", "scores": [0.25] * 6})
+            write_json(folder / RESULT, {**result, "primary_measure": "token_f1"})
             return Made(measures={"token_f1": 0.25})
 
         return write
@@ -100,9 +100,11 @@ def test_all_models_are_judged_at_once_and_nothing_is_asked_twice(tmp_path: Path
         assert server.paid == 36
     scores = [line["score"] for line in read_jsonl(verdicts["distilled"].path / VERDICTS)]
     assert scores == [0.5, 1.0, 1.0, 0.0, 0.0, 0.0]
-    system = load_system("distilled", measured(context)["distilled"], verdicts["distilled"])
-    assert (system.primary_measure, system.quality, system.measures["token_f1"]) == ("win_rate", pytest.approx(2.5 / 6), 0.25)
-    assert load_system("distilled", measured(context)["distilled"], None).primary_measure == "token_f1"
+    data = data_of(tmp_path)
+    system = load_system(context, "distilled", measured(context)["distilled"], data, verdicts["distilled"])
+    assert (system.primary_measure, system.quality) == ("win_rate", pytest.approx(2.5 / 6))
+    assert system.measures["token_f1"] == pytest.approx(7 / 18)
+    assert load_system(context, "distilled", measured(context)["distilled"], data, None).primary_measure == "token_f1"
     part = judge_part(context)
     assert (part["name"], part["wins"], part["losses"], part["same"], part["invalid"]) == ("j", 2, 9, 1, 1)
     assert (part["calls"], part["unread"]) == (18, 0)

@@ -1,0 +1,42 @@
+"""Options that several verbs read in one way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[Path, typer.Option("--data", "--data_name", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")]
+Teacher = Annotated[
+    list[str],
+    typer.Option(
+        "--teacher",
+        help="API teacher such as gpt-4o, catalogue name, folder, .gguf file, hub id, or recorded answers; may be given again",
+    ),
+]
+Student = Annotated[
+    str | None, typer.Option("--student", help="Model that learns; left out: a shallower cut of a teacher on this machine")
+]
+Combine = Annotated[
+    str | None,
+    typer.Option("--combine", help="How several teachers' answers become one: vote, best-of-n, judge, route, mixture"),
+]
+BaseUrl = Annotated[str | None, typer.Option("--base_url", help="Endpoint of an API teacher; ends with /v1")]
+MaxCost = Annotated[float | None, typer.Option("--max_cost", help="US dollars at which an API teacher stops")]
+StudentLayers = Annotated[int | None, typer.Option("--student_layers", help="Cut the student to so many layers")]
+TaskType = Annotated[str | None, typer.Option("--task_type", "--task", "--task_name", help="Kind of work; left out: guessed")]
+Pool = Annotated[Path | None, typer.Option("--pool", help="Rows without answers, for the teacher to answer")]
+ValidationData = Annotated[Path | None, typer.Option("--validation_data", help="Left out: held out of the data")]
+TestData = Annotated[Path | None, typer.Option("--test_data", help="Left out: held out of the data")]
+TextTemplate = Annotated[str | None, typer.Option("--text_template", help='Text with fields, such as "{phrase} => {tone}"')]
+InputField = Annotated[str | None, typer.Option("--input_field", help="Column of the question")]
+AnswerField = Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")]
+MaxBadShare = Annotated[float, typer.Option("--max_bad_share", help="Share of bad rows above which nothing starts")]
+Seed = Annotated[int, typer.Option("--seed", help="Of splits, batches and weights")]
+Plan = Annotated[bool, typer.Option("--plan", help="Say what was taken for what and what it will need, and stop")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="More of the recipe: answers.retries=2, teacher.api.price_input=2"),
+]

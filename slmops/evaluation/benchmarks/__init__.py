@@ -1,0 +1,1 @@
+"""Benchmarks people know: the tasks of EleutherAI's lm-evaluation-harness, by that harness, on local data."""
