@@ -30,9 +30,10 @@ class Machine(Part):
 class Verdict(Part):
     """The answer for a reader in a hurry."""
 
-    word: Word | Outcome = Field(
+    word: Word | Outcome | Literal["measured"] = Field(
         description="Of a distillation: better, worse or INCONCLUSIVE against the control, or without labels against the "
-        "untuned student. Of an evaluation alone: passed, failed or INCONCLUSIVE, of all gates together"
+        "untuned student. Of an evaluation alone: passed, failed or INCONCLUSIVE, of all gates together; measured "
+        "where there are none"
     )
     sentence: str = Field(description="The verdict as one sentence")
     packaged: str | None = Field(None, description="Name of the row that was packaged; null where none was")

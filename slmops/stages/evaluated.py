@@ -14,18 +14,19 @@ from slmops import __version__
 from slmops.data.rowfiles import read_rows
 from slmops.data.rows import Row
 from slmops.evaluation.calibration import reliability
-from slmops.evaluation.formats import inside
-from slmops.evaluation.gates import Gate, GateResult, judge, overall
+from slmops.evaluation.gates import Gate, GateResult, judge
 from slmops.evaluation.leaks import leaked
 from slmops.evaluation.measures import MEASURES, Measure
 from slmops.evaluation.options import EvaluateOptions
 from slmops.evaluation.outputs import Outputs
 from slmops.evaluation.own_metric import own_measure
+from slmops.evaluation.schema import SCHEMA_VERSION
 from slmops.evaluation.stats import Difference, in_family, paired
 from slmops.evaluation.subjects import Subject
 from slmops.evaluation.systems import System
 from slmops.files import read_jsonl
 from slmops.stages.context import rows_of
+from slmops.stages.evaluation_words import command, needed, notes, verdict
 from slmops.stages.parts import (
     class_parts,
     confusion_part,
@@ -34,8 +35,8 @@ from slmops.stages.parts import (
     disagreement_parts,
     machine,
     measured_part,
-    needed_part,
     place,
+    row_part,
     slice_parts,
     stages_of,
 )
@@ -123,7 +124,7 @@ def build_evaluation(evaluation: Evaluation, results: Sequence[GateResult]) -> d
     first = evaluation.outputs[evaluation.subjects[0].key]
     known = _measures(used)
     return {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "name": evaluation.first,
         "task_type": str(evaluation.data.facts["task_type"]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -133,12 +134,12 @@ def build_evaluation(evaluation: Evaluation, results: Sequence[GateResult]) -> d
         "primary_measure": primary,
         "test_rows": len(evaluation.rows),
         "confidence": evaluation.confidence,
-        "verdict": _verdict(evaluation, results, rows[0], known[primary], named),
+        "verdict": verdict(evaluation, results, rows[0], known[primary], named),
         "leakage": _leakage(evaluation),
         "rows": rows,
         "measures": {name: _explained(measure) for name, measure in known.items()},
         "differences": [difference_part(evaluation.first, other, primary, found) for other, found in named],
-        "needed": _needed(evaluation.first, results, named),
+        "needed": needed(evaluation.first, results, named),
         "confusion": confusion_part(evaluation.first, first),
         "classes": class_parts(evaluation.first, first),
         "slices": _slices(evaluation),
@@ -156,8 +157,8 @@ def build_evaluation(evaluation: Evaluation, results: Sequence[GateResult]) -> d
             for one in evaluation.subjects
         ],
         "decoding": _decoding(evaluation),
-        "reproduce": [_command(options)],
-        "notes": _notes(evaluation),
+        "reproduce": [command(options)],
+        "notes": notes(evaluation),
     }
 
 
@@ -166,20 +167,8 @@ def _row(evaluation: Evaluation, name: str, results: Sequence[GateResult]) -> di
     measures, intervals = measured_part(system, evaluation.confidence)
     subject = next(subject for subject in evaluation.subjects if subject.name == name)
     seeds = f", mean of {len(system.seeds) + 1} training seeds" if system.seeds else ""
-    return {
-        "name": name,
-        "title": name,
-        "note": f"{subject.reference}{seeds}",
-        "runtime": system.runtime,
-        "precision": system.precision,
-        "measures": measures,
-        "intervals": intervals,
-        "latencies_ms": list(system.latencies_ms),
-        "throughput": [dict(level) for level in system.throughput],
-        "batch_dependent": system.decoding.get("batch_dependent"),
-        "gates": [asdict(result) for result in results] if name == evaluation.first else [],
-        "packaged": False,
-    }
+    gates = results if name == evaluation.first else ()
+    return row_part(system, {"name": name, "title": name, "note": f"{subject.reference}{seeds}"}, measures, intervals, gates)
 
 
 def _measures(used: set[str]) -> dict[str, Measure]:
@@ -202,43 +191,6 @@ def _compared(evaluation: Evaluation, other: str, primary: str) -> tuple[str, Di
         seeds_b=[seed.tallies[primary] for seed in seeds_b],
     )
     return other, found
-
-
-def _verdict(
-    evaluation: Evaluation,
-    results: Sequence[GateResult],
-    row: Mapping[str, Any],
-    measure: Measure,
-    compared: Sequence[tuple[str, Difference]],
-) -> dict[str, Any]:
-    primary = evaluation.systems[evaluation.subjects[0].key].primary_measure
-    low, high = row["intervals"].get(primary, (float("nan"),) * 2)
-    value = row["measures"][primary]
-    name = inside(measure.title)
-    said = f"{evaluation.first} has {name} {value:.3f} ({low:.3f} to {high:.3f}) on {len(evaluation.rows):,} test rows"
-    words = {"better": "better than", "worse": "worse than", "INCONCLUSIVE": "not to be told apart from"}
-    others = [
-        f"{words[found.word]} {other} ({found.value:+.3f}, {found.interval[0]:+.3f} to {found.interval[1]:+.3f})"
-        for other, found in compared
-    ]
-    sentence = f"{said}; it is {', '.join(others)}." if others else f"{said}."
-    if not results:
-        return {"word": "passed", "sentence": sentence, "packaged": None, "why": "No gate was asked for."}
-    by_word = {word: [result.gate for result in results if result.verdict == word] for word in ("failed", "INCONCLUSIVE", "passed")}
-    why = "; ".join(f"{word}: {', '.join(gates)}" for word, gates in by_word.items() if gates)
-    return {"word": overall(list(results)), "sentence": sentence, "packaged": None, "why": f"{why}."}
-
-
-def _needed(first: str, results: Sequence[GateResult], compared: Sequence[tuple[str, Difference]]) -> list[str]:
-    """What more test rows would settle, a sentence each."""
-    said = [
-        f"About {result.needed:,} more would settle the gate '{result.gate}', if they come out as these did."
-        for result in results
-        if result.needed
-    ]
-    for other, found in compared:
-        said += needed_part(first, other, found)
-    return said
 
 
 def _leakage(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -300,53 +252,3 @@ def _decoding(evaluation: Evaluation) -> dict[str, str]:
             for name, how in asked.items()
         },
     }
-
-
-def _command(options: EvaluateOptions) -> str:
-    """The command that makes the report again."""
-    import shlex
-
-    parts = [
-        "slmops",
-        "evaluate",
-        *options.models,
-        "--test_data",
-        str(options.test_data),
-        "--output_path",
-        str(options.output_path),
-    ]
-    for flag, value in (
-        ("--task_type", options.task_type),
-        ("--text_template", options.text_template),
-        ("--input_field", options.input_field),
-        ("--answer_field", options.answer_field),
-        ("--tags_field", options.tags_field),
-        ("--chat_template", options.chat_template),
-        ("--ask", options.ask),
-        ("--metric", ",".join(options.metrics) or None),
-        ("--embeddings", options.embeddings),
-        ("--max_new_tokens", options.max_new_tokens),
-    ):
-        parts += [flag, str(value)] if value is not None else []
-    for flag, values in (("--gate", options.gates), ("--slice", options.slices), ("--train_data", options.train_data)):
-        parts += [part for value in values for part in (flag, str(value))]
-    return shlex.join(parts)
-
-
-def _notes(evaluation: Evaluation) -> list[str]:
-    notes = []
-    if all(len(evaluation.seeds(name)) == 1 for name in evaluation.names):
-        notes.append(
-            "One training seed a model: the intervals hold for other test rows, not for other seeds. A name given several times is "
-            "one model trained with several seeds."
-        )
-    dependent = [name for name in evaluation.names if evaluation.seeds(name)[0].decoding.get("batch_dependent")]
-    if dependent:
-        notes.append(
-            f"Answers of {', '.join(dependent)} can depend on what else is in a batch, where two tokens are about equally likely."
-        )
-    if not evaluation.options.train_data:
-        notes.append("No training data were given, so nobody looked whether test rows stand in them: --train_data names the files.")
-    if evaluation.data.facts["rejected"]:
-        notes.append(f"{evaluation.data.facts['rejected']:,} rows of the file could not be used; rejected.jsonl has the reasons.")
-    return notes

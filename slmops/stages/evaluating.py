@@ -14,7 +14,7 @@ from slmops.evaluation.measures import measure_name
 from slmops.evaluation.options import EvaluateOptions
 from slmops.evaluation.subjects import Loaded, subjects_of
 from slmops.evaluation.systems import RESULT
-from slmops.files import digest, read_json, write_json, write_text
+from slmops.files import file_digest, read_json, write_json, write_text
 from slmops.progress import say
 from slmops.stages.evaluated import TEACHER, Evaluation, build_evaluation, judged_gates
 from slmops.stages.scoring import Scoring
@@ -23,7 +23,7 @@ from slmops.stages.testing import read_test
 from slmops.tasks.base import names_file, open_task
 from slmops.workspace import Made, Workspace, link_or_copy
 
-REPORT, PAGE, CARD = "report.json", "report.html", "README.md"
+REPORT, PAGE, CARD = "report.json", "report.html", "model-card.md"
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,20 @@ def _write(evaluation: Evaluation, results: Sequence[GateResult]) -> Path:
         "confidence": options.evaluation.confidence,
     }
     parents = {stage: artifact.id for stage, artifact in workspace.artifacts.items()}
-    parents |= {f"train_data.{number}": digest(str(path)) for number, path in enumerate(options.train_data)}
+    parents |= {f"train_data.{number}": file_digest(path) for number, path in enumerate(options.train_data)}
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.evaluation.report import render_html
+        from slmops.evaluation.schema import parse_report
+        from slmops.export.model_card import model_card
 
         report = build_evaluation(evaluation, results)
         write_text(folder / PAGE, render_html(report))
+        write_text(folder / CARD, model_card(parse_report(report), report["rows"][0]["name"]))
         write_json(folder / REPORT, report)
         return Made({"word": report["verdict"]["word"]})
 
     made = workspace.stage(StageKey("report", "report", 1, config, parents), make)
-    for name in (PAGE, REPORT):
+    for name in (PAGE, REPORT, CARD):
         link_or_copy(made.path / name, options.output_path / name)
     return options.output_path

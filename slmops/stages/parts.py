@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from math import isnan
 from pathlib import Path
 from typing import Any
 
 from slmops.evaluation import classes
 from slmops.evaluation.disagreements import Answered, largest_disagreements
+from slmops.evaluation.gates import GateResult
 from slmops.evaluation.margins import rows_to_settle
 from slmops.evaluation.measures import MEASURES
 from slmops.evaluation.outputs import Outputs
@@ -65,6 +67,39 @@ def measured_part(system: System, confidence: float) -> tuple[dict[str, float | 
         if not any(map(isnan, found.interval)):
             intervals[measure] = found.interval
     return {name: measures[name] for name in sorted(measures, key=place)}, intervals
+
+
+def row_part(
+    system: System,
+    named: Mapping[str, str],
+    measures: Mapping[str, float | None],
+    intervals: Mapping[str, tuple[float, float]],
+    gates: Sequence[GateResult],
+    *,
+    packaged: bool = False,
+) -> dict[str, Any]:
+    """One model of a report.
+
+    Args:
+        system: As measured.
+        named: Name, title and note.
+        measures: As :func:`measured_part` gives them.
+        intervals: The same.
+        gates: What came of the gates on it.
+        packaged: Whether it is what was packaged.
+    """
+    return {
+        **named,
+        "runtime": system.runtime,
+        "precision": system.precision,
+        "measures": dict(measures),
+        "intervals": dict(intervals),
+        "latencies_ms": list(system.latencies_ms),
+        "throughput": [dict(level) for level in system.throughput],
+        "batch_dependent": system.decoding.get("batch_dependent"),
+        "gates": [asdict(result) for result in gates],
+        "packaged": packaged,
+    }
 
 
 def place(measure: str) -> int:

@@ -31,6 +31,7 @@ from slmops.stages.parts import (
     machine,
     measured_part,
     needed_part,
+    row_part,
     slice_parts,
     stages_of,
 )
@@ -181,20 +182,8 @@ def _row(info: RowInfo, system: System, teacher: System | None, comparison: Comp
     candidates = {candidate.name: candidate for candidate in comparison.candidates}
     judged = comparison.chosen if info.name == "packaged" else candidates.get(info.name)
     note = f"{info.note}: {judged.name}" if info.name == "packaged" and judged else info.note
-    return {
-        "name": info.name,
-        "title": info.title,
-        "note": note,
-        "runtime": system.runtime,
-        "precision": system.precision,
-        "measures": measures,
-        "intervals": intervals,
-        "latencies_ms": list(system.latencies_ms),
-        "throughput": [dict(level) for level in system.throughput],
-        "batch_dependent": system.decoding.get("batch_dependent"),
-        "gates": [asdict(result) for result in judged.results] if judged else [],
-        "packaged": info.name == "packaged",
-    }
+    named = {"name": info.name, "title": info.title, "note": note}
+    return row_part(system, named, measures, intervals, judged.results if judged else (), packaged=info.name == "packaged")
 
 
 def _compared(

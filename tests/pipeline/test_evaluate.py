@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,11 @@ def test_what_is_measured_is_not_measured_again(finished: Run, test_file: Path, 
     command = ("evaluate", finished.output, "--test_data", test_file, "-o", tmp_path / "out", *QUICK)
     first, second = slmops(*command), slmops(*command)
     assert first.returncode == second.returncode == 0, second.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["verdict"]["word"] == "measured"  # nothing was asked to hold
+    (line,) = report["reproduce"]
+    assert slmops(*shlex.split(line)[1:]).stderr == second.stderr
+    assert (tmp_path / "out" / "model-card.md").read_text().startswith("---")
     assert "[measure.out]" in first.stderr
     assert "start" not in second.stderr
 
