@@ -59,7 +59,7 @@ def evaluate(
     train_data: Annotated[
         list[Path] | None, typer.Option("--train_data", help="What the models learned from; test rows in it are flagged")
     ] = None,
-    embeddings: Annotated[str | None, typer.Option(help="Model of the measure embedding_similarity")] = None,
+    embeddings: Annotated[str | None, typer.Option(help="Model whose embeddings the measure similarity compares")] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max_new_tokens", help="Longest answer; left out: by the task")] = None,
     max_cost: Annotated[float | None, typer.Option("--max_cost", help="US dollars at which an API stops")] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of every interval")] = 0.95,

@@ -41,7 +41,7 @@ class EvaluateOptions(Section):
     gates: tuple[str, ...] = Field((), description="What must hold for the first model")
     slices: tuple[str, ...] = Field((), description="Columns of the test data whose values are looked at by themselves")
     train_data: tuple[Path, ...] = Field((), description="Files the models learned from; test rows in them are flagged")
-    embeddings: str | None = Field(None, description="Model whose embeddings the measure embedding_similarity compares")
+    embeddings: str | None = Field(None, description="Model whose embeddings the measure similarity compares")
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer in tokens; absent: by the task")
     max_cost: float | None = Field(None, gt=0, description="US dollars at which an API stops")
     evaluation: EvaluationSection = EvaluationSection()
