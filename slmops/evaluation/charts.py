@@ -1,6 +1,6 @@
 """Charts with one line for each row, as inline SVG: pure functions of their data; the page's stylesheet has colours and fonts.
 
-``series`` is the class that gives a row its colour, the same in every chart (``series-1`` to ``series-8``); ``strong``
+``series`` is the class that gives a row its colour, the same in every chart (``series-1`` to ``series-9``); ``strong``
 marks the row that matters most. A mark with an unknown value is named in the chart as not measured.
 """
 

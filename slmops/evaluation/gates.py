@@ -118,6 +118,14 @@ class GateResult:
     detail: str
     needed: int | None = None
 
+    @property
+    def settled_by(self) -> str:
+        """What would settle it where it is open; empty where nothing is, or no number would."""
+        if not self.needed:
+            return ""
+        what = "timed requests" if Gate.parse(self.gate).measure in QUANTILES else "test rows"
+        return f"about {self.needed:,} more {what}"
+
 
 def judge(gate: Gate, system: System, others: Mapping[str, System], confidence: float) -> GateResult:
     """The verdict of a gate on one model: by the bound of the interval where the measure has one, else by the point.

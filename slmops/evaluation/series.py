@@ -5,16 +5,16 @@ from __future__ import annotations
 from slmops.evaluation.parts import Row
 from slmops.evaluation.schema import Report
 
-_SERIES = 8
+_PACKAGED = 8
+_SERIES = (1, 2, 3, 4, 5, 6, 7, 9)
 
 
 def series(report: Report) -> dict[str, str]:
-    """The colour class of each row and training; the packaged row has the last one to itself."""
+    """The colour class of each row and training; the packaged row has one to itself."""
     names = [row.name for row in report.rows if not row.packaged]
     names += [training.name for training in report.training if report.row(training.name) is None]
-    free = _SERIES - 1 if report.packaged else _SERIES
-    classes = {name: f"series-{index % free + 1}" for index, name in enumerate(names)}
-    return classes | {row.name: f"series-{_SERIES}" for row in report.rows if row.packaged}
+    classes = {name: f"series-{_SERIES[index % len(_SERIES)]}" for index, name in enumerate(names)}
+    return classes | {row.name: f"series-{_PACKAGED}" for row in report.rows if row.packaged}
 
 
 def value_of(row: Row | None, key: str) -> float | None:

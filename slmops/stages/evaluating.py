@@ -63,8 +63,8 @@ class Evaluated:
         if self.verdict == "failed":
             raise GateError(f"failed: {said}", where=place, fix="see there by how much, and on which rows")
         if self.verdict == "INCONCLUSIVE":
-            needed = max((result.needed or 0 for result in self.results), default=0)
-            fix = f"about {needed:,} more test rows would tell" if needed else "give more test rows"
+            settled = ", ".join(result.settled_by for result in self.results if result.settled_by)
+            fix = f"{settled} would tell" if settled else "give more test rows"
             raise InconclusiveError(f"INCONCLUSIVE: {said}", where=place, fix=fix)
 
 

@@ -56,9 +56,9 @@ def verdict(
 def needed(first: str, results: Sequence[GateResult], compared: Sequence[tuple[str, Difference]]) -> list[str]:
     """What more test rows would settle, a sentence each."""
     said = [
-        f"About {result.needed:,} more would settle the gate '{result.gate}', if they come out as these did."
+        f"{result.settled_by.capitalize()} would settle the gate '{result.gate}', if they come out as these did."
         for result in results
-        if result.needed
+        if result.settled_by
     ]
     for other, found in compared:
         said += needed_part(first, other, found)
