@@ -31,6 +31,8 @@ def place(tmp_path: Path, tiny_model: Path) -> Path:
     rows = [{"text": f"where is parcel {n}", "label": "delivery"} for n in range(20)]
     rows += [{"text": f"refund order {n}", "label": "refund"} for n in range(20)]
     write_jsonl(tmp_path / "train.jsonl", rows)
+    write_jsonl(tmp_path / "test.jsonl", rows[::2])
+    write_jsonl(tmp_path / "pool.jsonl", [{"text": f"is order {n} here"} for n in range(20)])
     shutil.copytree(tiny_model, tmp_path / "teacher")
     return tmp_path
 
@@ -39,13 +41,21 @@ def place(tmp_path: Path, tiny_model: Path) -> Path:
 def test_commands_of_the_readme_run(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    arguments = ["teacher" if word == "smollm2-135m-instruct" else word for word in shlex.split(command)[1:]]
+    arguments = [word.replace("smollm2-135m-instruct", "teacher") for word in shlex.split(command)[1:]]
     arguments = ["support-routing" if word == "RECIPE" else word for word in arguments]
     if arguments[0] in ("distill", "run"):
         done = slmops(*arguments, *([] if "--plan" in arguments else ["--plan"]))
         assert done.returncode == 0, done.stderr
         assert "distilled" in done.stdout
-    elif arguments[0] in ("serve", "ask"):
+    elif arguments[0] == "probe":
+        done = slmops(*arguments, "--task", "classification", "--plan")
+        assert done.returncode == 0, done.stderr
+    elif arguments[0] == "evaluate":
+        shutil.copytree("teacher", "runs/mine")
+        done = slmops(*arguments, "--set", "evaluation.latency_requests=6", "--set", "evaluation.concurrency=[1]")
+        assert done.returncode in (0, 1, 3), done.stderr
+        assert Path("evaluation/report.html").is_file()
+    elif arguments[0] in ("serve", "ask", "review"):
         done = slmops(*arguments)
         assert done.returncode == 2
         assert "there is no such folder" in done.stderr
