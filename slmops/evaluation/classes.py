@@ -69,17 +69,6 @@ def label_tally(outputs: Outputs, average: Average, kind: Kind) -> Tally:
     return Tally(rows, of)
 
 
-def class_tallies(outputs: Outputs, kind: Kind = "f1") -> dict[str, Tally]:
-    """The same of each label that occurs in references or answers; NaN where nothing is known of it."""
-    labels, rows = _counts(outputs)
-    count, of_one = len(labels), _SHARES[kind]
-
-    def of(sums: np.ndarray) -> np.ndarray:
-        return of_one(sums[..., 0], sums[..., 1], sums[..., 2])
-
-    return {label: Tally(rows[:, [place, place + count, place + 2 * count]], of) for place, label in enumerate(labels)}
-
-
 def class_scores(outputs: Outputs) -> list[ClassScore]:
     """The labels of references and answers with their shares, in alphabetical order."""
     labels, rows = _counts(outputs)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slmops.errors import ConfigError, GateError, InconclusiveError, nearest
+from slmops.errors import ConfigError, nearest
 from slmops.evaluation.margins import Verdict as Verdict
 from slmops.evaluation.margins import decided, negative, rows_needed, rows_to_settle
 from slmops.evaluation.measures import MEASURES, measure_name
@@ -180,11 +180,6 @@ def said_before(gates: Sequence[Gate], primary: str, rows: int, confidence: floa
             f"on {_DISCORDANT:.0%} of the rows; there are {rows:,}"
         )
     return said
-
-
-def exit_code(verdict: Verdict) -> int:
-    """What a command ends with by the verdict of its gates: 0 passed, 1 failed, 3 INCONCLUSIVE."""
-    return {"passed": 0, "failed": GateError.exit_code, "INCONCLUSIVE": InconclusiveError.exit_code}[verdict]
 
 
 def _row(gate: Gate, name: str, others: Mapping[str, System]) -> System:

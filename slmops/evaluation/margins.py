@@ -108,17 +108,6 @@ def rows_needed(
     return max(1, math.ceil(_quantiles(confidence, power) ** 2 * spread / distance**2))
 
 
-def margin_shown(
-    rows: int, *, discordant: float | None = None, variance: float | None = None, confidence: float = 0.95, power: float = 0.8
-) -> float:
-    """The smallest margin that so many rows can show between models that are equally good; the inverse of :func:`rows_needed`.
-
-    Raises:
-        ValueError: Both or neither of ``discordant`` and ``variance``.
-    """
-    return _quantiles(confidence, power) * math.sqrt(_spread(discordant, variance, 0.0) / rows)
-
-
 def rows_to_settle(found: Estimate, bound: float = 0.0) -> int | None:
     """How many more rows would settle which side of a bound a figure is on, if they score as those so far.
 
