@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from slmops.errors import ConfigError
+from slmops.signals.tensors import TopKTensors, into_batch
 from slmops.signals.topk import LOG_ZERO
 from slmops.training.objectives import Answers, Objective
 
@@ -43,7 +44,7 @@ def with_teacher(answers: Answers, teacher_logits: torch.Tensor, k: int) -> Answ
     logprobs = torch.log_softmax(teacher_logits, dim=-1)
     top, ids = logprobs.topk(k, dim=-1)
     rest = logprobs.scatter(-1, ids, float("-inf")).logsumexp(-1).clamp(min=LOG_ZERO)
-    return replace(answers, signal_ids=ids, signal_logprobs=top, signal_tail=rest)
+    return replace(answers, signal=TopKTensors(ids, top, rest))
 
 
 def _check_shape(objective: Objective) -> None:
@@ -61,12 +62,13 @@ def _check_shape(objective: Objective) -> None:
 
 def _check_independence(objective: Objective) -> None:
     answers = example_answers()
-    before = [None if tensor is None else tensor.clone() for tensor in vars(answers).values()]
+    before = [tensor.clone() for tensor in _tensors(answers)]
     whole = objective(answers)
-    for old, new in zip(before, vars(answers).values(), strict=True):
-        assert old is None or torch.equal(old, new), "an input was changed"
+    for old, new in zip(before, _tensors(answers), strict=True):
+        assert torch.equal(old, new), "an input was changed"
     chosen = torch.tensor([4, 1])
-    part = objective(Answers(**{name: tensor[chosen] for name, tensor in vars(answers).items()}))
+    assert answers.signal is not None
+    part = objective(Answers(answers.logits[chosen], answers.labels[chosen], answers.signal.at(chosen)))
     assert torch.allclose(part, whole[chosen], atol=1e-6), "a position's loss depends on the other positions"
 
 
@@ -101,6 +103,10 @@ def _check_label_is_learned(objective: Objective) -> None:
     raised = answers.logits.scatter_add(-1, answers.labels.unsqueeze(-1), torch.ones(POSITIONS, 1))
     better = objective(replace(answers, logits=raised))
     assert (better < objective(answers)).all(), "a likelier label does not cost less"
+
+
+def _tensors(answers: Answers) -> list[torch.Tensor]:
+    return [answers.logits, answers.labels, *(into_batch(answers.signal).values() if answers.signal else ())]
 
 
 def _losses_and_gradient(objective: Objective, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:

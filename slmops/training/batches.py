@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from slmops.data.templates import Encoded
+from slmops.signals.tensors import TopKTensors, into_batch
 from slmops.signals.topk import TopK
 
 _POOL_BATCHES = 8
@@ -54,7 +55,7 @@ def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[TopK] | None
         projects only these to the vocabulary;
         ``answer_index``: int64 ``[N]``, the answer positions in the flattened ``[B, K]``;
         ``shift_labels``: int64 ``[N]``, the tokens predicted there;
-        with signals also ``signal_ids`` ``[N, k]``, ``signal_logprobs`` ``[N, k]`` and ``signal_tail`` ``[N]``.
+        with signals also those of :func:`slmops.signals.tensors.into_batch`.
     """
     width = max(len(row.input_ids) for row in rows)
     pads = [width - len(row.input_ids) for row in rows]
@@ -76,10 +77,7 @@ def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[TopK] | None
         "shift_labels": torch.tensor([token for row in rows for token in row.answer_ids]),
     }
     if signals is not None:
-        joined = TopK.concatenate(signals)
-        batch["signal_ids"] = torch.from_numpy(joined.ids.astype("int64"))
-        batch["signal_logprobs"] = torch.from_numpy(joined.logprobs.astype("float32"))
-        batch["signal_tail"] = torch.from_numpy(joined.tail.astype("float32"))
+        batch |= into_batch(TopKTensors.join(signals))
     return batch
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from slmops.signals.tensors import from_batch
 from slmops.training.objectives import Answers
 
 
@@ -20,10 +21,4 @@ def answers_of(model: Any, batch: Mapping[str, torch.Tensor]) -> Answers:
         use_cache=False,
     ).logits
     chosen = logits.flatten(0, 1).index_select(0, batch["answer_index"]).float()
-    return Answers(
-        logits=chosen,
-        labels=batch["shift_labels"],
-        signal_ids=batch.get("signal_ids"),
-        signal_logprobs=batch.get("signal_logprobs"),
-        signal_tail=batch.get("signal_tail"),
-    )
+    return Answers(logits=chosen, labels=batch["shift_labels"], signal=from_batch(batch))

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from slmops.config import PluginSpec, Section, build, plugin
 from slmops.errors import ConfigError
+from slmops.signals.tensors import TopKTensors
 from slmops.training.registry import OBJECTIVES
 
 
@@ -26,16 +27,12 @@ class Answers:
     Args:
         logits: Student's logits, float32 ``[N, V]``.
         labels: Token ids of the answers, int64 ``[N]``.
-        signal_ids: Teacher's top-k tokens, int64 ``[N, k]``, or ``None`` without a teacher.
-        signal_logprobs: Their log-probabilities, float32 ``[N, k]``.
-        signal_tail: Log of the teacher's remaining mass, float32 ``[N]``.
+        signal: Teacher's distribution there, or ``None`` without a teacher.
     """
 
     logits: torch.Tensor
     labels: torch.Tensor
-    signal_ids: torch.Tensor | None = None
-    signal_logprobs: torch.Tensor | None = None
-    signal_tail: torch.Tensor | None = None
+    signal: TopKTensors | None = None
 
 
 class Objective(Protocol):
@@ -78,12 +75,12 @@ class ForwardKL(Section):
 
     def __call__(self, answers: Answers) -> torch.Tensor:
         """The loss at each position, float32 ``[N]``."""
-        ids, teacher_top, teacher_tail = answers.signal_ids, answers.signal_logprobs, answers.signal_tail
-        if ids is None or teacher_top is None or teacher_tail is None:
+        signal = answers.signal
+        if signal is None:
             raise ConfigError("forward_kl needs a teacher's signals", where="training.objectives", fix="use cross_entropy alone")
-        student = _buckets(answers.logits, ids)
-        teacher = torch.cat([teacher_top, teacher_tail.unsqueeze(-1)], dim=-1)
-        if ids.shape[-1] == answers.logits.shape[-1]:
+        student = _buckets(answers.logits, signal.ids)
+        teacher = torch.cat([signal.logprobs, signal.tail.unsqueeze(-1)], dim=-1)
+        if signal.ids.shape[-1] == answers.logits.shape[-1]:
             student, teacher = student[:, :-1], teacher[:, :-1]
         temperature = self.kd_temperature
         student = torch.log_softmax(student / temperature, dim=-1)

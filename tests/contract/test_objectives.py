@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,12 +34,12 @@ class Broken:
 
 def kl_of_top(answers: Answers) -> torch.Tensor:
     """Forgets the tail, so that a student is drawn to give the teacher's tokens all its mass."""
-    student = torch.log_softmax(answers.logits, -1).gather(-1, answers.signal_ids)
-    return (answers.signal_logprobs.exp() * (answers.signal_logprobs - student)).sum(-1)
+    student = torch.log_softmax(answers.logits, -1).gather(-1, answers.signal.ids)
+    return (answers.signal.logprobs.exp() * (answers.signal.logprobs - student)).sum(-1)
 
 
 def kl_softened_on_one_side(answers: Answers) -> torch.Tensor:
-    return ForwardKL().__call__(Answers(answers.logits / 2, *list(vars(answers).values())[1:]))
+    return ForwardKL().__call__(replace(answers, logits=answers.logits / 2))
 
 
 def changing_its_input(answers: Answers) -> torch.Tensor:
@@ -57,7 +58,7 @@ MISTAKES = {
     "depends on the other positions": Broken(False, lambda answers: CrossEntropy()(answers) / answers.labels.numel()),
     "an input was changed": Broken(False, changing_its_input),
     "needs no signal, and uses it": Broken(
-        False, lambda answers: CrossEntropy()(answers) * (1.0 if answers.signal_ids is None else 2.0)
+        False, lambda answers: CrossEntropy()(answers) * (1.0 if answers.signal is None else 2.0)
     ),
     "does not raise ConfigError": Broken(True, CrossEntropy()),
     "gradient is not zero": Broken(True, lambda answers: ForwardKL()(answers) + (answers.logits**2).mean(-1)),

@@ -50,12 +50,11 @@ def test_forward_kl_and_its_gradient_are_those_of_a_float64_reference(k: int, te
     answers = example_answers(k)
     objective = ForwardKL(kd_temperature=temperature)
     values, slopes = objective(answers), gradient(objective, answers)
-    assert answers.signal_ids is not None
-    assert answers.signal_logprobs is not None
-    assert answers.signal_tail is not None
+    signal = answers.signal
+    assert signal is not None
     for position in range(POSITIONS):
-        logits, ids = answers.logits[position].double().numpy(), answers.signal_ids[position].numpy()
-        teacher = np.exp(np.append(answers.signal_logprobs[position].double().numpy(), answers.signal_tail[position].double()))
+        logits, ids = answers.logits[position].double().numpy(), signal.ids[position].numpy()
+        teacher = np.exp(np.append(signal.logprobs[position].double().numpy(), signal.tail[position].double()))
 
         def reference(at: np.ndarray, ids: np.ndarray = ids, teacher: np.ndarray = teacher) -> float:
             return forward_kl_at(at, ids, teacher, temperature)
