@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from slmops.config import Recipe, save_recipe
 from slmops.errors import ConfigError, GateError, InconclusiveError
 from slmops.evaluation.data_page import PAGE, REPORT
-from slmops.evaluation.gates import UNQUANTIZED, Gate, GateResult, said_before
-from slmops.evaluation.gates import judge as judge_gate
-from slmops.evaluation.systems import System
+from slmops.evaluation.gates import Gate, said_before
 from slmops.export.model_card import MODEL_CARD
 from slmops.files import write_text
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
@@ -30,21 +26,19 @@ from slmops.progress import say
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.comparison import Candidate, Comparison
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
-from slmops.stages.exporting import export_model, package, reference_answers
 from slmops.stages.judging import RunJudge
-from slmops.stages.measuring import Turns, load_system, measure_floor, measure_model
+from slmops.stages.measuring import load_system, measure_floor, measure_model
 from slmops.stages.outside import answerers, measure_answers, reply_signals
+from slmops.stages.packing import Packing
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.referring import answer_held_out
 from slmops.stages.reporting import write_report
-from slmops.stages.rows import STUDENTS
+from slmops.stages.rows import AS_PACKAGED
 from slmops.stages.teaching import cut_student, train_model, tune_teacher
 from slmops.teachers.spec import spec_of
 from slmops.workspace import StageResult, Step, Undecided, Workspace, link_or_copy, remove_tree
 
 PACKAGE = "package"
-QUANTIZED = "teacher-quantized"
-AS_PACKAGED = "teacher-as-packaged"
 
 
 @dataclass(frozen=True)
@@ -180,9 +174,10 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     judged = judge.verdicts(measured, data) if judge else {}
     systems = {name: load_system(context, name, result, data, judged.get(name)) for name, result in measured.items()}
     floor = floors[recipe.export.runtime]
-    candidates = _candidates(context, gates, data, answers, teacher, students, systems, floor, judge, referred=not gold.test)
+    packing = Packing(context, gates, data, answers, teacher, systems, floor, judge, referred=not gold.test)
+    candidates = packing.candidates(students)
     chosen = next((candidate for candidate in candidates if candidate.verdict == "passed"), None)
-    alike = _teacher_as_packaged(context, data, answers, teacher, candidates, chosen, systems, floor, judge)
+    alike = packing.teacher_as_packaged(candidates, chosen)
     systems |= {AS_PACKAGED: alike} if alike else {}
     named = [teacher_base] if teacher.model is not None else answerers(teacher.spec, teacher.id)
     judges = answerers(judge.spec, judge.id) if judge else []
@@ -234,150 +229,6 @@ def _students(
     answers_only = {"answers-only": train_model(context, "answers-only", start, inputs, plain)} if signals else {}
     control = {"control": train_model(context, "control", start, {"data": data}, plain, updates_of=distilled)} if labelled else {}
     return {"untuned": untuned, **control, **answers_only, "distilled": distilled}
-
-
-def _candidates(
-    context: Context,
-    gates: list[Gate],
-    data: StageResult,
-    answers: StageResult,
-    teacher: RunTeacher,
-    students: dict[str, StageResult],
-    systems: dict[str, System],
-    floor: StageResult,
-    judge: RunJudge | None,
-    *,
-    referred: bool,
-) -> list[Candidate]:
-    """Convert, package, measure and judge the quantized teacher, then the students, the best first, until one passes.
-
-    With ``referred``, where the teacher's answers are the references, the quantized teacher is a row alone: that it agrees
-    with itself says nothing for it.
-    """
-
-    def candidate(name: str, model: StageResult, turns: Turns | None = None) -> Candidate:
-        return _candidate(context, name, model, gates, data, answers, systems, floor, judge, turns)
-
-    candidates = []
-    if teacher.model is not None:
-        quantized = candidate(QUANTIZED, teacher.model, None if teacher.asks_plainly else teacher.turns)
-        if teacher.asks_otherwise(data):
-            refused = GateResult("prompt", "failed", "it was asked with the task's prompt, which a package has not")
-            quantized = replace(quantized, results=(refused, *quantized.results))
-        if referred:
-            refused = GateResult("reference", "failed", "it is compared with the teacher's answers, which are its own")
-            quantized = replace(quantized, results=(refused, *quantized.results))
-        candidates.append(quantized)
-        if quantized.system is not None:
-            systems[QUANTIZED] = replace(quantized.system, name=QUANTIZED)
-    trained = [name for name in STUDENTS if name in students]
-    for name in sorted(trained, key=lambda name: (-systems[name].quality, systems[name].measures["latency_p50_ms"])):
-        passed = [known.quality for known in candidates if known.verdict == "passed"]
-        if passed and max(passed) > systems[name].quality:
-            break
-        candidates.append(candidate(name, students[name]))
-    return sorted(candidates, key=_rank)
-
-
-def _rank(candidate: Candidate) -> tuple[float, float]:
-    """The best first, of equals the fastest."""
-    return (-candidate.quality, candidate.system.measures["latency_p50_ms"] if candidate.system else 0.0)
-
-
-def _candidate(
-    context: Context,
-    name: str,
-    model: StageResult,
-    gates: list[Gate],
-    data: StageResult,
-    answers: StageResult,
-    systems: dict[str, System],
-    floor: StageResult,
-    judge: RunJudge | None,
-    turns: Turns | None,
-) -> Candidate:
-    """The smallest scheme that keeps the model's answers and passes the gates, else the smallest that keeps the answers.
-
-    The quantized teacher is a row of the table in any case: where no scheme keeps its answers, by the last one.
-    """
-    recipe = context.recipe
-    reference = reference_answers(context, name, model, data, answers)
-    attempts: list[dict[str, Any]] = []
-    found: list[Candidate] = []
-    schemes = recipe.export.teacher_schemes if name == QUANTIZED else recipe.export.schemes
-    for scheme, following in zip_longest(schemes, schemes[1:]):
-        exported = export_model(context, name, model, reference, data, scheme, following=following)
-        attempts.append(dict(exported.facts))
-        agrees = exported.facts["passed"]
-        if not agrees and not (name == QUANTIZED and scheme == schemes[-1]):
-            continue
-        source = systems["teacher" if name == QUANTIZED else name]
-        bundle, system = _packed(context, name, exported, data, systems, floor, judge, turns)
-        others = {**systems, UNQUANTIZED: source}
-        results = tuple(_judged(gate, system, others, recipe.evaluation.confidence) for gate in gates)
-        if not agrees:
-            results = (GateResult("export", "failed", exported.facts["why"]), *results)
-        found.append(Candidate(name, scheme, bundle, system, results, attempts))
-        if found[-1].verdict == "passed" or name == QUANTIZED:
-            break
-        attempts[-1] |= {"passed": False, "why": "; ".join(f"{r.gate}: {r.detail}" for r in results if r.verdict != "passed")}
-    chosen = next((candidate for candidate in found if candidate.verdict == "passed"), found[0] if found else None)
-    if chosen is not None:
-        return chosen
-    none = GateResult("export", "failed", "no scheme keeps the model's answers")
-    return Candidate(name, None, None, None, (none,), attempts)
-
-
-def _packed(
-    context: Context,
-    name: str,
-    exported: StageResult,
-    data: StageResult,
-    systems: dict[str, System],
-    floor: StageResult,
-    judge: RunJudge | None,
-    turns: Turns | None,
-) -> tuple[StageResult, System]:
-    """A converted model as a package, and what was measured of that."""
-    row = f"{name}.{exported.facts['scheme']}"
-    bundle = package(context, row, exported, data)
-    parameters = int(systems["teacher" if name == QUANTIZED else name].measures["parameters"])
-    runtime = context.recipe.export.runtime
-    measured = measure_model(context, row, bundle, data, runtime=runtime, floor=floor, parameters=parameters, turns=turns)
-    judged = judge.verdicts({row: measured}, data) if judge else {}
-    return bundle, load_system(context, "packaged", measured, data, judged.get(row))
-
-
-def _teacher_as_packaged(
-    context: Context,
-    data: StageResult,
-    answers: StageResult,
-    teacher: RunTeacher,
-    candidates: list[Candidate],
-    chosen: Candidate | None,
-    systems: dict[str, System],
-    floor: StageResult,
-    judge: RunJudge | None,
-) -> System | None:
-    """The teacher converted as what is packaged is, whatever it loses by that, where its own conversion is another.
-
-    Without it, model and precision would differ at once between the package and the teacher on its engine.
-    """
-    known = {candidate.scheme for candidate in candidates if candidate.name == QUANTIZED}
-    if teacher.model is None or chosen is None or chosen.scheme is None or chosen.scheme in known:
-        return None
-    reference = reference_answers(context, QUANTIZED, teacher.model, data, answers)
-    exported = export_model(context, QUANTIZED, teacher.model, reference, data, chosen.scheme)
-    turns = None if teacher.asks_plainly else teacher.turns
-    _, system = _packed(context, QUANTIZED, exported, data, systems, floor, judge, turns)
-    return replace(system, name=AS_PACKAGED)
-
-
-def _judged(gate: Gate, system: System, systems: dict[str, System], confidence: float) -> GateResult:
-    """The verdict of a gate; open where the row that it goes by could not be measured in this run."""
-    if gate.relative_to is not None and gate.relative_to not in systems:
-        return GateResult(gate.text, "INCONCLUSIVE", f"{gate.relative_to} is not measured")
-    return judge_gate(gate, system, systems, confidence)
 
 
 def _publish(context: Context, report: StageResult, chosen: Candidate | None) -> None:

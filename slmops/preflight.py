@@ -20,7 +20,7 @@ from slmops.models.sizes import parameters_after_cut
 from slmops.runtimes.base import RUNTIMES
 from slmops.stages.context import Context, rows_of
 from slmops.stages.judging import JUDGE, check_judged
-from slmops.stages.rows import ROWS
+from slmops.stages.rows import AS_PACKAGED, QUANTIZED, ROWS
 from slmops.tasks.base import task_class, task_name
 from slmops.teachers.catalogue import find_api_model
 from slmops.teachers.combiners import COMBINERS
@@ -55,7 +55,7 @@ def check_names(recipe: Recipe) -> None:
         for name in names:
             if name not in known:
                 raise UsageError(f"unknown name {name!r}", where=where, fix=nearest(name, known))
-    rows = [row.name for row in ROWS if row.name not in ("packaged", "teacher-as-packaged")]  # known after the gates
+    rows = [row.name for row in ROWS if row.name not in ("packaged", AS_PACKAGED)]  # known after the gates
     rows.append(UNQUANTIZED)
     for text in recipe.gates:
         row = Gate.parse(text).relative_to
@@ -79,7 +79,7 @@ def check_teacher(recipe: Recipe) -> None:
         raise ConfigError("only one model on this machine can be tuned", where="teacher.tune", fix="leave it out")
     for text in recipe.gates:
         gate = Gate.parse(text)
-        if gate.relative_to == "teacher-quantized" or (gate.relative_to == "teacher" and gate.measure in _UNTOLD):
+        if gate.relative_to == QUANTIZED or (gate.relative_to == "teacher" and gate.measure in _UNTOLD):
             raise ConfigError(
                 f"{gate.measure} of this teacher is not known", where=f"gate {text!r}", fix="give a number in place of its share"
             )

@@ -14,7 +14,7 @@ from typing import Literal
 
 from slmops.errors import ConfigError, nearest
 from slmops.evaluation.margins import Verdict as Verdict
-from slmops.evaluation.margins import decided, negative, rows_needed, rows_to_settle
+from slmops.evaluation.margins import rows_needed, settle
 from slmops.evaluation.measures import MEASURES, measure_name
 from slmops.evaluation.quantiles import QUANTILES, quantile, quantile_difference
 from slmops.evaluation.stats import Estimate, estimate, paired
@@ -215,13 +215,10 @@ def _by_interval(
     gate: Gate, measure: str, found: Estimate, system: System, reference: System | None, confidence: float
 ) -> GateResult:
     if gate.margin is not None:
-        less, least = MEASURES[measure].better == "lower", -gate.margin
+        at_least = MEASURES[measure].better == "higher"
+        verdict, needed = settle(found, -gate.margin if at_least else gate.margin, at_least=at_least)
     else:
-        less, bound = gate.operator == "<=", gate.factor if reference is None else 0.0
-        least = -bound if less else bound
-    upward = negative(found) if less else found
-    verdict = decided(upward.interval, least)
-    needed = rows_to_settle(upward, least) if verdict == "INCONCLUSIVE" else None
+        verdict, needed = settle(found, gate.factor if reference is None else 0.0, at_least=gate.operator == ">=")
     return GateResult(gate.text, verdict, _detail(gate, measure, found, system, reference), needed)
 
 

@@ -3,56 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
 from slmops.evaluation.proportions import Interval
-from slmops.evaluation.stats import Difference, Estimate, paired
-from slmops.evaluation.tally import Tally
+from slmops.evaluation.stats import Estimate
 
 Verdict = Literal["passed", "failed", "INCONCLUSIVE"]
 
 _MOST_ROWS = 100_000_000
 
 
-@dataclass(frozen=True)
-class NonInferiority:
-    """Whether one model is not worse than another by more than a margin.
+def settle(found: Estimate, bound: float, *, at_least: bool = True) -> tuple[Verdict, int | None]:
+    """Whether a figure keeps to a bound, and where that is open, how many more rows would settle it (``None``: no number would).
+
+    It is by the end of the two-sided interval. For "not worse by more than a margin", a difference that is at least minus the
+    margin, that is stricter than the one-sided test at the same confidence: with 0.95 a model that is worse by the whole
+    margin passes in 2.5 % of cases, not in 5 % (ICH E9; Piaggio et al. 2012).
 
     Args:
-        difference: The first minus the second.
-        margin: What it may be worse by, in the measure's own unit.
-        verdict: ``passed``, ``failed`` or ``INCONCLUSIVE``.
-        needed: Where it is open, more rows that would settle it; ``None`` where no number would.
+        found: The figure, or the difference of two.
+        bound: What it is held against, in the measure's own unit.
+        at_least: Whether the bound is the least it may be, else the most.
     """
-
-    difference: Difference
-    margin: float
-    verdict: Verdict
-    needed: int | None
-
-
-def non_inferior(
-    a: Tally, b: Tally, margin: float, confidence: float, *, better: Literal["higher", "lower"] = "higher"
-) -> NonInferiority:
-    """Whether ``a`` is not worse than ``b`` by more than a margin.
-
-    It is by the end of the two-sided interval, which is stricter than the one-sided test at the same confidence: with 0.95
-    a model that is worse by the whole margin passes in 2.5 % of cases, not in 5 % (ICH E9; Piaggio et al. 2012).
-
-    Args:
-        a: The model in question.
-        b: The one it is compared with, on the same rows.
-        margin: What it may be worse by, in the measure's own unit, above 0.
-        confidence: Of the two-sided interval.
-        better: Which way the measure is better.
-    """
-    difference = paired(a, b, confidence)
-    signed = difference if better == "higher" else negative(difference)
-    verdict = decided(signed.interval, -margin)
-    needed = rows_to_settle(signed, -margin) if verdict == "INCONCLUSIVE" else None
-    return NonInferiority(difference, margin, verdict, needed)
+    upward, least = (found, bound) if at_least else (negative(found), -bound)
+    verdict = decided(upward.interval, least)
+    return verdict, rows_to_settle(upward, least) if verdict == "INCONCLUSIVE" else None
 
 
 def decided(interval: Interval, bound: float) -> Verdict:

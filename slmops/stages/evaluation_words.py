@@ -12,6 +12,7 @@ from slmops.evaluation.gates import GateResult, overall
 from slmops.evaluation.measures import Measure
 from slmops.evaluation.options import EvaluateOptions
 from slmops.evaluation.stats import Difference
+from slmops.evaluation.weak_references import weak_references
 from slmops.stages.parts import needed_part
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ def verdict(
         return {"word": "measured", "sentence": sentence, "packaged": None, "why": "No gate was asked for."}
     by_word = {word: [result.gate for result in results if result.verdict == word] for word in ("failed", "INCONCLUSIVE", "passed")}
     why = "; ".join(f"{word}: {', '.join(gates)}" for word, gates in by_word.items() if gates)
-    return {"word": overall(list(results)), "sentence": sentence, "packaged": None, "why": f"{why}."}
+    systems = {other: evaluation.system(other) for other in evaluation.names}
+    outputs = evaluation.outputs[evaluation.subjects[0].key]
+    weak = weak_references([result.gate for result in results], systems, outputs)
+    return {"word": overall(list(results)), "sentence": sentence, "packaged": None, "why": " ".join([f"{why}.", *weak])}
 
 
 def needed(first: str, results: Sequence[GateResult], compared: Sequence[tuple[str, Difference]]) -> list[str]:

@@ -18,7 +18,7 @@ from slmops.evaluation.systems import RESULT
 from slmops.files import digest, read_json, read_jsonl, write_jsonl
 from slmops.progress import say
 from slmops.stages.context import Context, rows_of
-from slmops.stages.rows import STUDENTS
+from slmops.stages.rows import AS_PACKAGED, QUANTIZED, STUDENTS
 from slmops.tasks.base import Task, closed_labels, open_task, problem, task_class
 from slmops.tasks.judge import RUBRIC, Verdicts
 from slmops.teachers.base import Request, Teacher
@@ -198,8 +198,8 @@ def plan_judging(recipe: Recipe, rows: RawSplits) -> RequestPlan | None:
     check_judged(recipe, task)
     teacher = spec_of(recipe.teacher)
     trained = STUDENTS if teacher.gives_signals else [name for name in STUDENTS if name != "answers-only"]
-    quantized = ["teacher-quantized"] if teacher.on_this_machine else []
-    quantized += ["teacher-as-packaged"] if quantized and set(recipe.export.schemes) - set(recipe.export.teacher_schemes) else []
+    quantized = [QUANTIZED] if teacher.on_this_machine else []
+    quantized += [AS_PACKAGED] if quantized and set(recipe.export.schemes) - set(recipe.export.teacher_schemes) else []
     test = rows.test or rows.labelled[: round(len(rows.labelled) * recipe.data.test_share)]
     return judge.plan(task, test, ["teacher", *quantized, "untuned", *trained, "packaged"])
 

@@ -9,6 +9,7 @@ from slmops.evaluation.measures import MEASURES
 from slmops.evaluation.systems import System
 from slmops.stages.comparison import Comparison
 from slmops.stages.judging import JUDGE
+from slmops.stages.rows import QUANTIZED
 from slmops.tasks.base import Task
 from slmops.teachers.asking import SIMILARITIES
 from slmops.workspace import StageResult
@@ -44,7 +45,7 @@ def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageRes
         )
     if "answers-only" not in systems:
         notes.append("The teacher gave no signals that fit the student, so the distilled student learned from answers alone.")
-    if "teacher-quantized" not in systems:
+    if QUANTIZED not in systems:
         notes.append("The teacher answered from outside of this machine: its memory, size and requests/s are not known.")
     for candidate in comparison.candidates:
         if candidate is not comparison.chosen:

@@ -18,6 +18,7 @@ from slmops.evaluation.outputs import Outputs
 from slmops.evaluation.schema import SCHEMA_VERSION
 from slmops.evaluation.stats import Difference, in_family, paired
 from slmops.evaluation.systems import System
+from slmops.evaluation.weak_references import weak_references
 from slmops.files import read_json, write_json, write_text
 from slmops.stages.comparison import Comparison
 from slmops.stages.context import Context, rows_of
@@ -107,6 +108,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
     best = _best(systems)
     outputs = Outputs(task, test, systems[best].answers)
     judged = MEASURES[task.primary_measure].of_rows == "right" and not referred
+    verdict = _verdict(comparison, systems, differences[0], table, referred)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": recipe.name,
@@ -119,7 +121,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         "reference": "teacher" if referred else "gold",
         "test_rows": len(test),
         "confidence": confidence,
-        "verdict": _verdict(comparison, systems, differences[0], table, referred),
+        "verdict": {**verdict, "why": " ".join([verdict["why"], *weak_references(recipe.gates, systems, outputs)])},
         "leakage": _leakage(overlap, test),
         "rows": rows,
         "measures": {

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from slmops.evaluation.margins import decided, non_inferior, rows_needed, rows_to_settle
+from slmops.evaluation.margins import decided, rows_needed, rows_to_settle, settle
 from slmops.evaluation.stats import Estimate, estimate, paired
 from slmops.evaluation.tally import Tally
 
@@ -23,7 +23,7 @@ def two_models(rng: np.random.Generator, rows: int, discordant: float, differenc
 def passed(rows: int, discordant: float, difference: float, margin: float, trials: int = 400) -> float:
     """Share of trials in which the first model is found not to be worse by more than the margin."""
     drawn = (two_models(np.random.default_rng(trial), rows, discordant, difference) for trial in range(trials))
-    return sum(non_inferior(*pair, margin, 0.95).verdict == "passed" for pair in drawn) / trials
+    return sum(settle(paired(*pair, 0.95), -margin)[0] == "passed" for pair in drawn) / trials
 
 
 def test_the_rows_that_a_margin_needs() -> None:
@@ -59,12 +59,14 @@ def test_the_margin_is_by_the_end_of_the_interval() -> None:
     a, b = Tally.mean([1] * 85 + [0] * 15), Tally.mean([1] * 87 + [0] * 13)
     difference = paired(a, b, 0.95)
     low = difference.interval[0]
-    assert non_inferior(a, b, -low + 1e-6, 0.95).verdict == "passed"
-    assert non_inferior(a, b, -low - 1e-3, 0.95).verdict == "INCONCLUSIVE"
-    assert non_inferior(Tally.mean([1] * 60 + [0] * 40), b, 0.05, 0.95).verdict == "failed"
-    found = non_inferior(b, a, -low + 1e-6, 0.95, better="lower")
-    assert found.verdict == "passed"
-    assert found.difference.value == pytest.approx(0.02)  # a minus b, whichever way is better
+    assert settle(difference, low - 1e-6) == ("passed", None)
+    verdict, needed = settle(difference, low + 1e-3)
+    assert verdict == "INCONCLUSIVE"
+    assert needed == rows_to_settle(difference, low + 1e-3)
+    assert settle(paired(Tally.mean([1] * 60 + [0] * 40), b, 0.95), -0.05) == ("failed", None)
+    turned = paired(b, a, 0.95)  # of a measure where lower is better, the first is the worse one
+    assert settle(turned, -low + 1e-6, at_least=False) == ("passed", None)
+    assert settle(turned, -low - 1e-3, at_least=False)[0] == "INCONCLUSIVE"
 
 
 def test_so_many_more_rows_settle_it() -> None:
