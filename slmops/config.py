@@ -190,8 +190,8 @@ class JudgeSection(AskedSection):
     min_success: float = Field(0.7, ge=0, le=1, description="Least share of comparisons with a verdict; below it the run stops")
 
 
-class EvaluationSection(Section):
-    """How the models are compared."""
+class ComparisonSection(Section):
+    """How models are compared."""
 
     judge: JudgeSection | None = Field(
         None, description="Whose win rate decides, for tasks of free text; absent: the task's own measure decides"
@@ -204,6 +204,11 @@ class EvaluationSection(Section):
     threads: int | None = Field(None, ge=1, description="CPU threads of every engine; absent: as many as there are cores")
     price_per_machine_hour: float = Field(0.1, gt=0, description="For the cost of a million requests; any currency")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of every interval")
+
+
+class EvaluationSection(ComparisonSection):
+    """How the models of a run are compared."""
+
     targets: dict[str, float] = Field(
         default={"accuracy kept": 0.92, "latency": 0.85, "memory": 0.8, "cost": 0.6, "requests/s": 6.0, "file size": 0.75},
         description="Headline figures of the package against the float32 teacher: shares kept or saved, times as many requests/s",

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slmops.config import Section
+from slmops.config import ComparisonSection, Section
 from slmops.data.rows import Row
 from slmops.errors import SlmopsError
 from slmops.evaluation.running import LEVELS
@@ -60,6 +60,17 @@ class MeasureSpec(Section):
     concurrency: tuple[int, ...] = LEVELS
     chat_template: str | None = None
     text_template: str | None = None
+
+    @classmethod
+    def of(cls, section: ComparisonSection, **rest: Any) -> MeasureSpec:
+        """A measurement with the requests, batches and threads of a recipe's section, and the rest as it is given."""
+        return cls(
+            threads=section.threads,
+            latency_requests=section.latency_requests,
+            batch_size=section.batch_size,
+            concurrency=section.concurrency,
+            **rest,
+        )
 
 
 def measure(spec: MeasureSpec, folder: Path) -> dict[str, Any]:

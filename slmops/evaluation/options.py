@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from slmops.config import EvaluationSection, Section
+from slmops.config import ComparisonSection, Section
 from slmops.data.sources import FilesSource
 from slmops.evaluation.gates import Gate
 from slmops.evaluation.measures import measure_name
@@ -44,7 +44,7 @@ class EvaluateOptions(Section):
     embeddings: str | None = Field(None, description="Model whose embeddings the measure similarity compares")
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer in tokens; absent: by the task")
     max_cost: float | None = Field(None, gt=0, description="US dollars at which an API stops")
-    evaluation: EvaluationSection = EvaluationSection()
+    evaluation: ComparisonSection = ComparisonSection()
 
     @field_validator("gates")
     @classmethod

@@ -17,6 +17,8 @@ LEVELS = (1, 4, 8)
 """Requests at once."""
 LEVEL_SECONDS = 2.0
 """After so long no further requests of a level above 1 are begun."""
+READ = {"latency_requests", "batch_size", "threads", "price_per_machine_hour", "concurrency"}
+"""What measurements, and the cost that follows from them, read of a recipe's section ``evaluation``."""
 
 
 @dataclass(frozen=True)

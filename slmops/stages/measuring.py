@@ -10,7 +10,7 @@ from slmops.artifact import StageKey
 from slmops.data.rows import Message, Row
 from slmops.evaluation.judging import WIN_RATE
 from slmops.evaluation.quality import Outputs, tallies
-from slmops.evaluation.running import running_measures
+from slmops.evaluation.running import READ, running_measures
 from slmops.evaluation.systems import RESULT, System
 from slmops.files import read_json, read_jsonl, size_bytes, write_jsonl
 from slmops.stages.context import MODEL, Context, rows_of
@@ -20,8 +20,6 @@ from slmops.workspace import Made, StageResult, Workspace
 
 Turns = Callable[[Task, Row], Sequence[Message]]
 """How a model is asked a row."""
-_READ = {"latency_requests", "batch_size", "threads", "price_per_machine_hour", "concurrency"}
-"""What measurements read of the recipe's section ``evaluation``."""
 
 
 def measure_floor(context: Context, runtime: str) -> StageResult:
@@ -83,7 +81,7 @@ def measure_model(
         "runtime": runtime,
         "task_type": task_key(recipe.task_type),
         "max_new_tokens": recipe.answers.max_new_tokens,
-        **section.model_dump(mode="json", include=_READ),
+        **section.model_dump(mode="json", include=READ),
         **({"asked": "as the task says"} if turns else {}),
     }
     parents = {"model": model.id, "data": data.id, **({"floor": floor.id} if floor else {})}
@@ -101,17 +99,14 @@ def measure_model(
             asked = [replace(row, messages=tuple(turns(task, row))) for row in rows_of(data, "test")]
             write_jsonl(test, [row.as_dict() for row in asked])
         found = measure(
-            MeasureSpec(
+            MeasureSpec.of(
+                section,
                 runtime=runtime,
                 model=path,
                 test=test,
                 task_type=recipe.task_type,
                 task=dict(context.task_options(data)),
-                threads=section.threads,
-                latency_requests=section.latency_requests,
-                batch_size=section.batch_size,
                 max_new_tokens=recipe.answers.max_new_tokens,
-                concurrency=section.concurrency,
             ),
             folder,
         )

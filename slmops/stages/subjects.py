@@ -10,7 +10,7 @@ from typing import Any
 from slmops.artifact import StageKey
 from slmops.config import build
 from slmops.evaluation.options import Asked, EvaluateOptions
-from slmops.evaluation.running import running_measures
+from slmops.evaluation.running import READ, running_measures
 from slmops.evaluation.subjects import Loaded, Subject
 from slmops.evaluation.systems import RESULT
 from slmops.files import size_bytes, write_json, write_jsonl
@@ -26,7 +26,6 @@ from slmops.teachers.replies import AskParams
 from slmops.teachers.spec import TeacherSpec
 from slmops.workspace import Made, StageResult, Workspace
 
-_READ = {"latency_requests", "batch_size", "threads", "price_per_machine_hour", "concurrency"}
 _FLOOR_LENGTH = 256
 
 
@@ -154,7 +153,7 @@ class _Measured:
         return self.workspace.stage(key, make)
 
     def _timed(self) -> dict[str, Any]:
-        return self.options.evaluation.model_dump(mode="json", include=_READ)
+        return self.options.evaluation.model_dump(mode="json", include=READ)
 
     def _asked(self) -> list[Any]:
         rows = rows_of(self.data, "test")
@@ -167,18 +166,14 @@ class _Measured:
         from slmops.files import read_json
 
         write_jsonl(work / "asked.jsonl", [row.as_dict() for row in self._asked()])
-        section = self.options.evaluation
-        return MeasureSpec(
+        return MeasureSpec.of(
+            self.options.evaluation,
             runtime=runtime,
             model=path,
             test=work / "asked.jsonl",
             task_type=str(self.data.facts["task_type"]),
             task=read_json(self.data.path / "task.json"),
-            threads=section.threads,
-            latency_requests=section.latency_requests,
-            batch_size=section.batch_size,
             max_new_tokens=self.sampling.max_new_tokens,
-            concurrency=section.concurrency,
             chat_template=self.options.chat_template,
             text_template=self.options.text_template,
         )
