@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.commands import Call, Result
+
 if TYPE_CHECKING:
     from slmops.data.templates import Template
 
@@ -44,6 +46,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data sets beside the repository ({folder})")
     return folder.resolve()
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line in this process."""
+    from slmops import cli
+
+    def run(*words: object) -> Result:
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main([str(word) for word in words])
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        return Result(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from slmops import cli
 from slmops.evaluation import measure as measuring
 from slmops.export import onnx as converting
 from slmops.export.onnx import FACTS, export_onnx
@@ -123,20 +122,3 @@ def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick(measured_here: None, converted: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Besides, convert once."""
     monkeypatch.setattr(converting, "export_onnx", converted)
-
-
-@pytest.fixture
-def called(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command line in this process."""
-
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, code, out, err)
-
-    return call

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slmops.evaluation.schema import parse_report
 from slmops.files import write_jsonl
 from slmops.testing.faults import FaultServer
+from tests.commands import Call
 from tests.pipeline.test_judged import SHOWN, prefers_the_first_in_the_alphabet
 
 QUESTIONS = [f"What is number {number}?" for number in range(12)]
@@ -35,7 +35,7 @@ def judge(messages: Sequence[Mapping[str, str]]) -> str:
 
 
 def test_a_judge_decides_and_grades_and_nothing_is_asked_twice(
-    files: dict[str, Path], tmp_path: Path, called: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    files: dict[str, Path], tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEACHER_API_KEY", "secret-key")
     with FaultServer(answer=judge, key="secret-key") as server:
@@ -43,12 +43,12 @@ def test_a_judge_decides_and_grades_and_nothing_is_asked_twice(
         command = ["evaluate", f"early={files['early']}", f"late={files['late']}", "--test_data", files["test"]]
         command += ["--task", "generation", "--metric", "token_f1,win_rate,rubric_score", "--set", named]
         command += ["--gate", "win_rate >= 0.6", "-o", tmp_path / "out", "--json"]
-        done = called(*command)
-        assert done.returncode == 0, done.stderr[-3000:]
+        done = call(*command)
+        assert done.code == 0, done.err[-3000:]
         paid = server.paid
-        assert called(*command).returncode == 0
+        assert call(*command).code == 0
         assert server.paid == paid > 0
-    report = parse_report(json.loads(done.stdout))
+    report = parse_report(json.loads(done.out))
     early, late = report.rows
     assert (report.primary_measure, early.measures["win_rate"], late.measures["win_rate"]) == ("win_rate", 1.0, 0.0)
     assert early.measures["rubric_score"] == 4
@@ -56,9 +56,7 @@ def test_a_judge_decides_and_grades_and_nothing_is_asked_twice(
     assert b"secret-key" not in b"".join(file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file())
 
 
-def test_texts_have_intervals_by_every_measure(
-    files: dict[str, Path], tmp_path: Path, tiny_model: Path, called: Callable[..., Any]
-) -> None:
+def test_texts_have_intervals_by_every_measure(files: dict[str, Path], tmp_path: Path, tiny_model: Path, call: Call) -> None:
     command = [
         "evaluate",
         f"early={files['early']}",
@@ -69,9 +67,9 @@ def test_texts_have_intervals_by_every_measure(
         "generation",
     ]
     command += ["--metric", "bleu_score,chrf,rouge,similarity,agreement", "--embeddings", tiny_model, "--gate", "chrf >= 0.5"]
-    done = called(*command, "-o", tmp_path / "out", "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    early, teacher = parse_report(json.loads(done.stdout)).rows
+    done = call(*command, "-o", tmp_path / "out", "--json")
+    assert done.code == 0, done.err[-3000:]
+    early, teacher = parse_report(json.loads(done.out)).rows
     for name in ("bleu", "chrf", "rouge_l", "similarity"):
         low, high = early.intervals[name]
         assert low <= early.measures[name] <= high
@@ -88,10 +86,8 @@ def test_texts_have_intervals_by_every_measure(
         ("blue", "did you mean 'bleu'"),
     ],
 )
-def test_what_a_measure_lacks_is_said(
-    files: dict[str, Path], tmp_path: Path, called: Callable[..., Any], metric: str, said: str
-) -> None:
+def test_what_a_measure_lacks_is_said(files: dict[str, Path], tmp_path: Path, call: Call, metric: str, said: str) -> None:
     command = ["evaluate", files["early"], "--test_data", files["test"], "--task", "generation", "--metric", metric]
-    done = called(*command, "-o", tmp_path / "out")
-    assert done.returncode == 2
-    assert said in done.stderr
+    done = call(*command, "-o", tmp_path / "out")
+    assert done.code == 2
+    assert said in done.err

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slmops.evaluation.schema import Report, parse_report
 from slmops.files import read_json
 from slmops.testing.faults import FaultServer
+from tests.commands import Call
 from tests.pipeline.test_line import started
 from tests.pipeline.test_task_types import COUNTS, write_rows
 from tests.pipeline.tiny_line import write_recipe
@@ -30,7 +30,7 @@ def report_of(recipe: Path) -> Report:
 
 
 def test_a_judge_decides_where_the_recipe_names_one(
-    tmp_path: Path, tiny_model: Path, quick: None, called: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, quick: None, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEACHER_API_KEY", "secret-key")
     two_updates = {"learning_rate": 0.003, "max_steps": 2, "batch_size": 8}
@@ -47,8 +47,8 @@ def test_a_judge_decides_where_the_recipe_names_one(
         export={"max_length": 256, "schemes": ["int4"], "teacher_schemes": ["int4"], "parity": parity},
         gates=["share_of_teacher >= 0"],
     )
-    alone = called("run", recipe)
-    assert alone.returncode == 0, alone.stderr[-3000:]
+    alone = call("run", recipe)
+    assert alone.code == 0, alone.err[-3000:]
     report = report_of(recipe)
     assert (report.primary_measure, report.judge) == ("token_f1", None)
     assert any("No judge was asked, so Token F1 decides" in note for note in report.notes)
@@ -56,25 +56,25 @@ def test_a_judge_decides_where_the_recipe_names_one(
     with FaultServer(answer=prefers_the_first_in_the_alphabet, key="secret-key") as server:
         judge = f"{{model: j, api: {{base_url: {server.url}, price_input: 1, price_output: 2}}, requests: {{max_cost: 1}}}}"
         command = ["run", recipe, f"evaluation.judge={judge}", "gates=[win_rate >= 0, share_of_teacher >= 0]"]
-        done = called(*command)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert {stage.partition(".")[0] for stage in started(done.stderr)} == {"judge", "report"}
-        assert "j (the endpoint 127.0.0.1" in done.stderr  # the plan and the terms, before the first call
+        done = call(*command)
+        assert done.code == 0, done.err[-3000:]
+        assert {stage.partition(".")[0] for stage in started(done.err)} == {"judge", "report"}
+        assert "j (the endpoint 127.0.0.1" in done.err  # the plan and the terms, before the first call
         assert 0 < server.paid <= 2 * 7 * COUNTS["test"]
         paid, report = server.paid, report_of(recipe)
-        again = called(*command)
-        assert (again.returncode, started(again.stderr), server.paid) == (0, [], paid)
-        planned = called(*command, "evaluation.judge.rubric=Which is kinder?", "--plan", "--json")
-        redone = [step["stage"] for step in json.loads(planned.stdout) if step["state"] != "done"]
+        again = call(*command)
+        assert (again.code, started(again.err), server.paid) == (0, [], paid)
+        planned = call(*command, "evaluation.judge.rubric=Which is kinder?", "--plan", "--json")
+        redone = [step["stage"] for step in json.loads(planned.out) if step["state"] != "done"]
         assert {stage.partition(".")[0] for stage in redone} <= {"judge", "export, measure, report, package"}
         assert "judge.distilled" in redone
 
         rows = tmp_path / "rows"
         command = ["distill", "--data", rows / "train.jsonl", "--test_data", rows / "test.jsonl", "--task_type", "conversation"]
         command += ["--teacher", tiny_model, "-o", tmp_path / "other", f"evaluation.judge={judge}", "--plan", "--json"]
-        planned = called(*command)
-        assert planned.returncode == 0, planned.stderr[-2000:]
-        assert json.loads(planned.stdout)["judging"]["calls"] == 2 * 8 * COUNTS["test"]
+        planned = call(*command)
+        assert planned.code == 0, planned.err[-2000:]
+        assert json.loads(planned.out)["judging"]["calls"] == 2 * 8 * COUNTS["test"]
         assert server.paid == paid
 
     assert report.primary_measure == "win_rate"

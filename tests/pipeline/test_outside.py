@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slmops.evaluation.schema import parse_report
 from slmops.testing.faults import Faults, FaultServer
+from tests.commands import Call
 from tests.pipeline.test_line import started
 from tests.pipeline.tiny_line import SENTENCES, write_rows
 
@@ -30,7 +30,7 @@ def knows(messages: Sequence[Mapping[str, str]]) -> str:
 
 
 def test_an_api_teacher_from_the_data_to_the_package(
-    tmp_path: Path, tiny_model: Path, called: Callable[..., Any], measured_here: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, call: Call, measured_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TEACHER_API_KEY", raising=False)
     files = write_rows(tmp_path)
@@ -39,19 +39,19 @@ def test_an_api_teacher_from_the_data_to_the_package(
         command += ["--test_data", files["test"], "--teacher", "m", "--student", tiny_model, "--student_layers", 2]
         command += ["--gate", "accuracy >= 0.5 * teacher", "-o", tmp_path / "out", "--json"]
         command += [option.replace("URL", server.url) for option in SMALL]
-        planned = called(*command, "--plan")
-        assert planned.returncode == 0, planned.stderr[-2000:]
+        planned = call(*command, "--plan")
+        assert planned.code == 0, planned.err[-2000:]
         assert server.requests == 0
-        plan = json.loads(planned.stdout)
+        plan = json.loads(planned.out)
         assert plan["requests"]["calls"] == 4 * (8 + 24 + 3 + 10)
         monkeypatch.setenv("TEACHER_API_KEY", "secret-key")
-        done = called(*command)
-        assert done.returncode == 0, done.stderr[-3000:]
+        done = call(*command)
+        assert done.code == 0, done.err[-3000:]
         assert server.paid == plan["requests"]["calls"]
-        again = called("run", tmp_path / "out" / "recipe.yaml")
-        assert (again.returncode, started(again.stderr)) == (0, [])
+        again = call("run", tmp_path / "out" / "recipe.yaml")
+        assert (again.code, started(again.err)) == (0, [])
         assert server.paid == plan["requests"]["calls"]
-    report = parse_report(json.loads(done.stdout))
+    report = parse_report(json.loads(done.out))
     assert [row.name for row in report.rows] == ["tfidf", "teacher", "untuned", "control", "distilled", "packaged"]
     teacher = report.row("teacher").measures
     assert teacher["accuracy"] == 1.0
@@ -61,6 +61,6 @@ def test_an_api_teacher_from_the_data_to_the_package(
     assert report.row("distilled").measures["accuracy"] > 0.9 > report.row("untuned").measures["accuracy"]
     assert report.models[0].name == "m"
     assert any("learned from answers alone" in note for note in report.notes)
-    assert "is for you to find out" in done.stderr
+    assert "is for you to find out" in done.err
     for file in (tmp_path / "out").rglob("*"):
         assert not file.is_file() or b"secret-key" not in file.read_bytes()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slmops.evaluation import probe as rule
 from slmops.files import read_json, write_jsonl
 from slmops.testing.faults import FaultServer
+from tests.commands import Call
 from tests.pipeline.test_line import started
 from tests.pipeline.tiny_line import SENTENCES, write_rows
 
@@ -20,20 +20,20 @@ OPTIONS = ("answers.max_new_tokens=12", "chat_template=compact", "export.max_len
 
 
 def test_a_local_teacher_that_plain_words_reach(
-    tmp_path: Path, tiny_model: Path, called: Callable[..., Any], measured_here: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, call: Call, measured_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = write_rows(tmp_path)
     command = ["probe", "--data", files["train"], "--pool", files["pool"], "--test_data", files["test"], "--teacher", tiny_model]
     command += ["--student_layers", 2, "--rows", 32, "--pool_rows", 8, "-o", tmp_path / "out", *OPTIONS]
     command += ["teacher.tune={max_steps: 6, batch_size: 8}", "signals.k=8", "answers.min_success=0"]
-    planned = called(*command, "--plan")
-    assert planned.returncode == 0, planned.stderr[-2000:]
-    assert "The probe will need about" in planned.stderr
+    planned = call(*command, "--plan")
+    assert planned.code == 0, planned.err[-2000:]
+    assert "The probe will need about" in planned.err
     assert not (tmp_path / "out").exists()
 
-    done = called(*command, "--json")
-    assert done.returncode == 1, done.stderr[-3000:]  # four words decide, so TF-IDF is always right
-    found = json.loads(done.stdout)
+    done = call(*command, "--json")
+    assert done.code == 1, done.err[-3000:]  # four words decide, so TF-IDF is always right
+    found = json.loads(done.out)
     assert found == read_json(tmp_path / "out" / "probe.json")
     assert (found["verdict"], found["test_rows"], found["labelled_rows"], found["pool_rows"]) == ("no", 32, 32, 96)
     assert found["teacher_tuned"] is True
@@ -48,19 +48,19 @@ def test_a_local_teacher_that_plain_words_reach(
     assert found["distillation"]["requests"] is None
     assert found["distillation"]["seconds"] > 0
 
-    again = called(*command)
-    assert (again.returncode, started(again.stderr)) == (1, [])
-    assert "\nno: " in again.stdout
-    assert "TF-IDF" in again.stdout
+    again = call(*command)
+    assert (again.code, started(again.err)) == (1, [])
+    assert "\nno: " in again.out
+    assert "TF-IDF" in again.out
     monkeypatch.setattr(rule, "LEAST_ROWS", 50)
-    few = called(*command)
-    assert (few.returncode, started(few.stderr)) == (3, [])
-    assert "INCONCLUSIVE: 32 test rows are too few" in few.stdout
-    assert "About 18 more labelled rows" in few.stdout
+    few = call(*command)
+    assert (few.code, started(few.err)) == (3, [])
+    assert "INCONCLUSIVE: 32 test rows are too few" in few.out
+    assert "About 18 more labelled rows" in few.out
 
 
 def test_an_api_teacher_that_knows_more_is_paid_for_the_test_rows_alone(
-    tmp_path: Path, tiny_model: Path, called: Callable[..., Any], measured_here: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, call: Call, measured_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEACHER_API_KEY", "secret-key")
     questions = [f"the {THINGS[number % 10]} of number {number}" for number in range(120)]
@@ -70,21 +70,21 @@ def test_an_api_teacher_that_knows_more_is_paid_for_the_test_rows_alone(
         command = ["probe", "--data", tmp_path / "train.jsonl", "--pool", tmp_path / "pool.jsonl", "--task", "generation"]
         command += ["--teacher", "m", "--student", tiny_model, "--student_layers", 2, "--base_url", server.url]
         command += ["-o", tmp_path / "out", *OPTIONS, "teacher.api.price_input=1000", "teacher.api.price_output=1000"]
-        planned = called(*command, "--plan", "--json")
-        assert planned.returncode == 0, planned.stderr[-2000:]
+        planned = call(*command, "--plan", "--json")
+        assert planned.code == 0, planned.err[-2000:]
         assert server.requests == 0
-        plan = json.loads(planned.stdout)
+        plan = json.loads(planned.out)
         assert plan["requests"]["calls"] == 40
         assert plan["distillation"]["requests"]["calls"] == 130
 
-        stopped = called(*command, "--max_cost", 0.1)
-        assert stopped.returncode == 2
-        assert "higher teacher.requests.max_cost" in stopped.stderr
+        stopped = call(*command, "--max_cost", 0.1)
+        assert stopped.code == 2
+        assert "higher teacher.requests.max_cost" in stopped.err
         assert 0 < server.paid < 40
-        done = called(*command, "--max_cost", 100, "--json")
-        assert done.returncode == 0, done.stderr[-3000:]
+        done = call(*command, "--max_cost", 100, "--json")
+        assert done.code == 0, done.err[-3000:]
         assert server.paid == 40
-    found = json.loads(done.stdout)
+    found = json.loads(done.out)
     assert found["verdict"] == "yes"
     assert found["test_rows"] == 40
     assert found["leads"]["fine-tuned"]["interval"][0] > 0
@@ -93,13 +93,13 @@ def test_an_api_teacher_that_knows_more_is_paid_for_the_test_rows_alone(
         assert not file.is_file() or b"secret-key" not in file.read_bytes()
 
 
-def test_without_answers_there_is_nothing_to_probe_with(tmp_path: Path, tiny_model: Path, called: Callable[..., Any]) -> None:
+def test_without_answers_there_is_nothing_to_probe_with(tmp_path: Path, tiny_model: Path, call: Call) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"text": sentence.format(n=1)} for sentence in SENTENCES.values()])
     options = ["--data", tmp_path / "rows.jsonl", "--task", "classification", "task.labels=[a, b]", "--teacher", tiny_model]
-    found = called("probe", *options, "-o", tmp_path / "out")
-    assert found.returncode == 2
-    assert "nothing to probe with" in found.stderr
-    assert "label some rows" in found.stderr
+    found = call("probe", *options, "-o", tmp_path / "out")
+    assert found.code == 2
+    assert "nothing to probe with" in found.err
+    assert "label some rows" in found.err
 
 
 def said(question: str) -> str:

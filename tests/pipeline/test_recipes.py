@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _pytest.mark.structures import ParameterSet
@@ -17,6 +16,7 @@ from slmops.evaluation.schema import parse_report
 from slmops.files import read_json, read_jsonl
 from slmops.pipeline import run
 from slmops.recipes import find_recipe, shipped
+from tests.commands import Call
 
 SMALL = (
     "teacher.tune={learning_rate: 0.003, max_steps: 4, batch_size: 8, max_length: 2048}",
@@ -83,10 +83,10 @@ def test_every_shipped_recipe_is_run_here() -> None:
     assert {name for name, _, _ in REAL} | {"support-routing"} == set(shipped())
 
 
-def test_the_recipe_of_the_demo_runs(tmp_path: Path, long_model: Path, called: Callable[..., Any], quick: None) -> None:
-    done = called("run", "support-routing", f"teacher.model={long_model}", GENERATED, *SMALL, "-o", tmp_path / "out", "--json")
-    assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads(done.stdout)
+def test_the_recipe_of_the_demo_runs(tmp_path: Path, long_model: Path, call: Call, quick: None) -> None:
+    done = call("run", "support-routing", f"teacher.model={long_model}", GENERATED, *SMALL, "-o", tmp_path / "out", "--json")
+    assert done.code == 0, done.err[-2000:]
+    report = json.loads(done.out)
     assert len(report["rows"]) == 8
     assert report["test_rows"] == 18
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slmops.evaluation.schema import Report, parse_report
 from slmops.files import read_jsonl, write_jsonl
 from slmops.testing.faults import FaultServer
+from tests.commands import Call
 from tests.pipeline.test_line import started
 from tests.pipeline.test_outside import knows
 from tests.pipeline.test_recipes import some_rows
@@ -32,16 +32,16 @@ ANSWERS = {
 }
 
 
-def distilled(called: Callable[..., Any], server: FaultServer, *command: object) -> Report:
+def distilled(call: Call, server: FaultServer, *command: object) -> Report:
     options = [option.replace("URL", server.url) for option in TINY]
-    done = called("distill", "--teacher", "m", "--student_layers", 2, "--json", *options, *command)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return parse_report(json.loads(done.stdout))
+    done = call("distill", "--teacher", "m", "--student_layers", 2, "--json", *options, *command)
+    assert done.code == 0, done.err[-3000:]
+    return parse_report(json.loads(done.out))
 
 
 @pytest.mark.parametrize(("task_type", "measure"), [("nli", "accuracy"), ("nlu_qa", "accuracy"), ("math", "numeric_match")])
 def test_azure_files_run_as_they_are(
-    task_type: str, measure: str, shared_data: Path, tmp_path: Path, long_model: Path, called: Callable[..., Any], quick: None
+    task_type: str, measure: str, shared_data: Path, tmp_path: Path, long_model: Path, call: Call, quick: None
 ) -> None:
     azure = shared_data / "azure_distillation"
     for role, count in (("train", 30), ("validation", 6)):
@@ -60,11 +60,11 @@ def test_azure_files_run_as_they_are(
             "size_mb <= 50",
         ]
         command += ["--task_type", task_type, "--student", long_model, "-o", tmp_path / "out"]
-        report = distilled(called, server, *command)
+        report = distilled(call, server, *command)
         rows = report.data.counts
         assert server.paid == rows["pool"] + rows["validation"] + rows["test"]
-        again = called("run", tmp_path / "out" / "recipe.yaml")
-        assert (again.returncode, started(again.stderr)) == (0, [])
+        again = call("run", tmp_path / "out" / "recipe.yaml")
+        assert (again.code, started(again.err)) == (0, [])
     assert report.reference == "teacher"
     assert (rows["train"], rows["test"], rows["validation"]) == (0, round(0.2 * (rows["pool"] + rows["test"])), 6)
     assert report.measures[report.primary_measure].title == "Agreement with the teacher"
@@ -85,14 +85,14 @@ def test_azure_files_run_as_they_are(
 
 
 def test_a_labelled_test_file_beside_unlabelled_training_rows_is_gold(
-    tmp_path: Path, long_model: Path, called: Callable[..., Any], quick: None
+    tmp_path: Path, long_model: Path, call: Call, quick: None
 ) -> None:
     files = write_rows(tmp_path)
     with FaultServer(answer=knows) as server:
         command = ["--data", files["pool"], "--test_data", files["test"], "--task_type", "classification"]
         command += ["--student", long_model, "-o", tmp_path / "out", "--gate", "share_of_teacher >= 0"]
         command += [f"task.labels={json.dumps(list(SENTENCES))}"]
-        report = distilled(called, server, *command)
+        report = distilled(call, server, *command)
     assert report.reference == "gold"
     assert report.measures["accuracy"].title == "Accuracy"
     assert report.row("teacher").measures["accuracy"] == 1.0
@@ -106,23 +106,23 @@ def test_a_labelled_test_file_beside_unlabelled_training_rows_is_gold(
     assert all(row["answer"] == knows(row["messages"]) for row in held_out)
 
 
-def test_without_labels_a_teacher_cannot_be_tuned(tmp_path: Path, tiny_model: Path, called: Callable[..., Any]) -> None:
+def test_without_labels_a_teacher_cannot_be_tuned(tmp_path: Path, tiny_model: Path, call: Call) -> None:
     files = write_rows(tmp_path)
     command = ["distill", "--data", files["pool"], "--teacher", tiny_model, "--task_type", "nli", "-o", tmp_path / "out"]
-    refused = called(*command, "teacher.tune={epochs: 1}")
-    assert refused.returncode == 2
-    assert "no training row is labelled, so there is nothing to tune the teacher on" in refused.stderr
-    planned = called(*command, "--plan", "--json")
-    assert planned.returncode == 0, planned.stderr
-    stages = [step["stage"] for step in json.loads(planned.stdout)["stages"]]
+    refused = call(*command, "teacher.tune={epochs: 1}")
+    assert refused.code == 2
+    assert "no training row is labelled, so there is nothing to tune the teacher on" in refused.err
+    planned = call(*command, "--plan", "--json")
+    assert planned.code == 0, planned.err
+    stages = [step["stage"] for step in json.loads(planned.out)["stages"]]
     assert "references" in stages
     assert "control" not in stages
-    asked = called("distill", "--data", files["pool"], "--teacher", tiny_model, "-o", tmp_path / "out")
-    assert "no row has an answer, so the kind of task cannot be told" in asked.stderr
+    asked = call("distill", "--data", files["pool"], "--teacher", tiny_model, "-o", tmp_path / "out")
+    assert "no row has an answer, so the kind of task cannot be told" in asked.err
 
 
 def test_what_the_teacher_does_not_answer_is_set_aside_with_its_reason(
-    tmp_path: Path, long_model: Path, called: Callable[..., Any], quick: None
+    tmp_path: Path, long_model: Path, call: Call, quick: None
 ) -> None:
     write_jsonl(tmp_path / "q.jsonl", [{"text": f"is {n} the number of item {n * n}?"} for n in range(40)])
     write_jsonl(tmp_path / "t.jsonl", [{"text": f"is {n} the number of item {n * n}?"} for n in range(50, 60)])
@@ -133,6 +133,6 @@ def test_what_the_teacher_does_not_answer_is_set_aside_with_its_reason(
     with FaultServer(answer=answer) as server:
         command = ["--data", tmp_path / "q.jsonl", "--test_data", tmp_path / "t.jsonl", "--task_type", "nli"]
         command += ["--student", long_model, "-o", tmp_path / "out", "--gate", "size_mb <= 50"]
-        report = distilled(called, server, *command)
+        report = distilled(call, server, *command)
     assert report.test_rows == 9
     assert report.data.rejected["not answered by the teacher: not a label"] == 1

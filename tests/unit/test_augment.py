@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,20 +21,11 @@ from slmops.data.sources import FilesSource
 from slmops.files import read_jsonl, write_jsonl
 from slmops.teachers.catalogue import API_MODELS
 from slmops.testing.faults import Faults, FaultServer
+from tests.commands import Call, Result
 
 pytest.importorskip("datasketch", reason="what is alike needs the extra quality")
 
 NOUNS = ["kettle", "scooter", "lantern", "guitar", "blanket", "mirror", "hammer", "basket", "violin", "carpet", "printer", "saddle"]
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
 
 
 def says(messages: Sequence[Mapping[str, str]]) -> str:
@@ -68,15 +58,9 @@ def arguments(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 @pytest.fixture
-def augment(arguments: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> Call:
+def augment(arguments: Callable[..., list[str]], call: Call) -> Call:
     def run(*more: str, teacher: str = "test-model", server: FaultServer | None = None) -> Result:
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main([*arguments(*more, teacher=teacher, server=server), "requests.backoff_s=0.01"])
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-        return Result(code, *capsys.readouterr())
+        return call(*arguments(*more, teacher=teacher, server=server), "requests.backoff_s=0.01")
 
     return run
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,34 +18,9 @@ from slmops import cli
 from slmops.commands.common import new_app
 from slmops.config import Recipe
 from slmops.recipes import shipped
+from tests.commands import Call
 
 HEAVY = ("torch", "transformers", "sklearn", "onnxruntime", "onnxruntime_genai", "fastapi", "openai", "pyarrow")
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line in this process."""
-
-    def run(*arguments: str) -> Result:
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main(arguments)
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-        return Result(code, *capsys.readouterr())
-
-    return run
 
 
 def modules_after(*arguments: str) -> set[str]:

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from slmops import cli
 from slmops.artifact import Artifact
 from slmops.files import read_json, read_jsonl
 from slmops.teachers.catalogue import API_MODELS
 from slmops.testing.faults import Faults, FaultServer
+from tests.commands import Call, Result
 
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
 ROWS = [
     {"text": "where is my parcel", "label": "delivery"},
     {"text": "my money back please", "label": "refund"},
@@ -47,21 +37,15 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def generate(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+def generate(data: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
     for model in API_MODELS.values():
         monkeypatch.delenv(model.key_env, raising=False)
         monkeypatch.delenv(model.base_url_env, raising=False)
 
     def run(*more: str, teacher: str = "test-model", server: FaultServer | None = None, out: str = "answers") -> Result:
-        capsys.readouterr()
         words = ["--task_type", "classification", "--teacher", teacher, "--data", str(data), "--output_path", str(tmp_path / out)]
         words += ["--base_url", server.url] if server else []
-        code = 0
-        try:
-            cli.main(["generate", *words, "requests.backoff_s=0.01", *more])
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-        return Result(code, *capsys.readouterr())
+        return call("generate", *words, "requests.backoff_s=0.01", *more)
 
     return run
 

@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from slmops import cli
 from slmops.files import read_json, read_jsonl
+from tests.commands import Call
 from tests.unit.evaluation.finished_run import write_run
 
 
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
-
-
 @pytest.fixture
-def review(capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*words: object) -> Result:
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main(["review", *map(str, words)])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Result(code, *capsys.readouterr())
-
-    return run
+def review(call: Call) -> Call:
+    return partial(call, "review")
 
 
 @pytest.fixture
