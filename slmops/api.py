@@ -11,6 +11,7 @@ from typing import Any
 
 from slmops.config import build
 from slmops.errors import UsageError
+from slmops.evaluation.measures import unit_of
 from slmops.evaluation.options import EvaluateOptions
 from slmops.evaluation.subjects import Loaded
 from slmops.files import write_jsonl
@@ -60,8 +61,8 @@ def evaluate(
         model: The folder of a run, package or model, a catalogue name, a hub id, the URL of an OpenAI-compatible server
             (``http://host:8000/v1``), an API teacher, recorded answers, or a loaded ``(model, tokenizer)`` of transformers.
         test_data: A file of rows with answers, or the rows themselves.
-        metrics: Names in the table of measures or aliases of these, or ``file.py:function``; absent: the task's own. Times are
-            in milliseconds.
+        metrics: Names in the table of measures or aliases of these, or ``file.py:function``; absent: the task's own.
+            ``inference_time`` is in seconds, names that end in ``_ms`` are in milliseconds.
         task_type: Kind of work; absent: what the model's manifest or the data say.
         output_path: Folder that keeps the report and makes the evaluation resumable; absent: nothing is kept.
         options: Further fields of :class:`~slmops.evaluation.options.EvaluateOptions`, such as ``text_template``.
@@ -96,9 +97,11 @@ def evaluate(
     missing = [name for name, known in names.items() if row["measures"].get(known) is None]
     if missing:
         raise UsageError(f"not measured for this model: {', '.join(missing)}", fix="leave it out")
+    units = {name: unit_of(name) for name in names}
+    intervals = {name: row["intervals"][known] for name, known in names.items() if known in row["intervals"]}
     return Scores(
-        {name: row["measures"][known] for name, known in names.items()},
-        {name: tuple(row["intervals"][known]) for name, known in names.items() if known in row["intervals"]},
+        {name: row["measures"][known] / units[name] for name, known in names.items()},
+        {name: (low / units[name], high / units[name]) for name, (low, high) in intervals.items()},
         outcome.report,
     )
 

@@ -15,7 +15,7 @@ from typing import Literal
 from slmops.errors import ConfigError, nearest
 from slmops.evaluation.margins import Verdict as Verdict
 from slmops.evaluation.margins import rows_needed, settle
-from slmops.evaluation.measures import MEASURES, measure_name
+from slmops.evaluation.measures import MEASURES, measure_name, unit_of
 from slmops.evaluation.quantiles import QUANTILES, quantile, quantile_difference
 from slmops.evaluation.stats import Estimate, estimate, paired
 from slmops.evaluation.systems import System
@@ -41,7 +41,7 @@ class Gate:
         text: As it was written.
         measure: In the table of measures; empty for the one that decides.
         operator: Which way it has to go; for a margin always ``>=``, whichever way the measure is better.
-        factor: The bound, or what the other row is multiplied by.
+        factor: The bound in the measure's unit, or what the other row is multiplied by.
         relative_to: The other row.
         margin: What the model may be worse by, in the measure's unit.
     """
@@ -74,6 +74,8 @@ class Gate:
             if row is not None:
                 raise ConfigError(f"{name} is relative already", where=f"gate {text!r}", fix=f"write '{name} {operator} {factor}'")
             row = "teacher"
+        if row is None:
+            number *= unit_of(name)
         return cls(text, measure, ">=" if operator == ">=" else "<=", number, row)
 
     @classmethod
@@ -94,6 +96,7 @@ class Gate:
         if not margin > 0:
             raise ConfigError(f"the margin {given['margin']} is not above 0", where=where, fix="say by how much it may be worse")
         measure = measure_name(given["measure"]) if "measure" in given else ""
+        margin *= unit_of(given.get("measure", ""))
         if measure == _SHARE:
             raise ConfigError(
                 f"{given['measure']} is relative already", where=where, fix="leave measure= out for the one that decides"

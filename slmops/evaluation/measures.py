@@ -231,6 +231,7 @@ COSTS = (
 """Measures of what a model costs; those of the answers are a task's own."""
 
 
+_IN_SECONDS = ("inference_time",)
 _WITHOUT_REFERENCE = ("valid_share", "share_of_teacher", "schema_valid", "assertion_rate", "agreement")
 
 
@@ -241,6 +242,11 @@ def against_teacher(name: str) -> Measure:
         return known
     title = "Agreement with the teacher" if known.of_rows == "right" else f"{known.title} against the teacher"
     return replace(known, title=title, help=f"The teacher's own answers stand for the right ones, there is no gold. {known.help}")
+
+
+def unit_of(name: str) -> float:
+    """What a name's unit is in that of the measure it stands for: ``inference_time`` is in seconds, ``latency_p50_ms`` is not."""
+    return 1_000.0 if name in _IN_SECONDS else 1.0
 
 
 def measure_name(name: str) -> str:

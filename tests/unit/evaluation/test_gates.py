@@ -39,6 +39,9 @@ def verdict(gate: str, candidate: System) -> str:
         ("share_of_teacher >= 0.92", ("share_of_teacher", ">=", 0.92, "teacher")),
         ("kept >= 0.92", ("share_of_teacher", ">=", 0.92, "teacher")),
         ("p95_latency_ms <= 300", ("latency_p95_ms", "<=", 300.0, None)),
+        ("inference_time <= 0.3", ("latency_p50_ms", "<=", 300.0, None)),  # seconds
+        ("inference_time_ms <= 300", ("latency_p50_ms", "<=", 300.0, None)),
+        ("inference_time <= 0.3 * teacher", ("latency_p50_ms", "<=", 0.3, "teacher")),
         ("accuracy >= 0.99 * distilled.int4", ("accuracy", ">=", 0.99, "distilled.int4")),
     ],
 )
