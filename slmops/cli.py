@@ -24,6 +24,7 @@ VERBS = {
         "more training rows by a teacher: paraphrases, back-translations, new ones from seeds",
     ),
     "evaluate": ("slmops.commands.evaluate:app", "measure models on test rows: intervals, costs, gates, a report"),
+    "perplexity": ("slmops.commands.perplexity:app", "how well models foresee plain texts, by the token and by the byte"),
     "benchmark": ("slmops.commands.benchmark:app", "ask a model benchmarks people know, on local data, by EleutherAI's harness"),
     "review": ("slmops.commands.review:app", "blind side-by-side sheets for people, and what their verdicts say"),
     "serve": ("slmops.commands.serve:app", "serve a model with the OpenAI API"),

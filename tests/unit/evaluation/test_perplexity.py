@@ -52,15 +52,15 @@ def with_start(template: Template, text: str) -> list[int]:
 
 
 def test_a_text_that_fits_has_the_loss_of_all_its_tokens(model: Any, exact: Any, template: Template) -> None:
-    found = text_losses(model, template.tokenizer, TEXTS, context=256, batch_tokens=64)
-    for text, (loss, tokens, size) in zip(TEXTS, found, strict=True):
+    for text in TEXTS:
+        [(loss, tokens, size)] = text_losses(model, template.tokenizer, text, context=256) or [(0.0, 0, 0)]
         ids = with_start(template, text)
         assert (tokens, size) == (len(ids) - 1, len(text.encode()))
         assert loss == pytest.approx(sum(nats(exact, ids, 1)), rel=1e-5)
 
 
 def test_perplexity_is_of_all_tokens_and_bits_are_of_all_bytes(model: Any, exact: Any, template: Template) -> None:
-    losses = text_losses(model, template.tokenizer, TEXTS, context=256)
+    losses = [(text_losses(model, template.tokenizer, text, context=256) or [(0.0, 0, 0)])[0] for text in TEXTS]
     rows = [Row.of(f"{number}", text or "-") for number, text in enumerate(TEXTS)]
     made = Outputs(open_task("generation", {}), rows, TEXTS, losses=losses)
     each = [loss for text in TEXTS for loss in nats(exact, with_start(template, text), 1)]
@@ -83,11 +83,19 @@ def test_windows_count_each_token_once_behind_what_the_stride_leaves_before_it(m
         if end == len(ids):
             break
     text = template.tokenizer.decode(ids[1:])
-    [(loss, tokens, _)] = text_losses(model, template.tokenizer, [text], context=context, stride=stride)
-    assert tokens == len(ids) - 1
-    assert loss == pytest.approx(expected, rel=1e-5)
-    [(coarse, _, _)] = text_losses(model, template.tokenizer, [text], context=context, stride=context - 1)
-    assert coarse != pytest.approx(loss, rel=1e-5)
+    losses, tokens, sizes = zip(*text_losses(model, template.tokenizer, text, context=context, stride=stride), strict=True)
+    assert (sum(tokens), sum(sizes)) == (len(ids) - 1, len(text.encode()))
+    assert sum(losses) == pytest.approx(expected, rel=1e-5)
+    coarse = text_losses(model, template.tokenizer, text, context=context, stride=context - 1)
+    assert sum(loss for loss, _, _ in coarse) != pytest.approx(expected, rel=1e-5)
+
+
+def test_characters_of_several_tokens_have_their_bytes_once(model: Any, template: Template) -> None:
+    text = "😀é" * 40
+    found = text_losses(model, template.tokenizer, text, context=8, stride=3)
+    assert sum(size for _, _, size in found) == len(text.encode())
+    few = text_losses(model, template.tokenizer, "plain text " * 9, context=8, stride=3, most_tokens=10)
+    assert sum(tokens for _, tokens, _ in few) == 10
 
 
 @pytest.mark.parametrize(("before", "length", "context", "stride"), [(1, 50, 8, 3), (20, 7, 8, 7), (5, 30, 8, 1), (3, 2, 8, 4)])
@@ -113,6 +121,6 @@ def test_of_an_answer_only_its_own_tokens_count(model: Any, exact: Any, template
 
 def test_a_stride_that_skips_tokens_and_a_row_without_an_answer_are_refused(model: Any, template: Template) -> None:
     with pytest.raises(ConfigError, match="1 to 31"):
-        text_losses(model, template.tokenizer, ["a"], context=32, stride=32)
+        text_losses(model, template.tokenizer, "a", context=32, stride=32)
     with pytest.raises(DataError, match="no answer"):
         reference_losses(model, template, [Row.of("a")], context=32)
