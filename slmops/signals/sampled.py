@@ -70,9 +70,11 @@ def _draw(logits: torch.Tensor, samples: int, offsets: np.ndarray) -> Sampled:
     import torch
 
     vocabulary = logits.shape[-1]
-    probabilities = torch.softmax(logits.float(), dim=-1)
-    entropy = torch.special.entr(probabilities).sum(-1).to(torch.float16)
-    cumulated = probabilities.cumsum(-1, dtype=torch.float64)
+    lowered = logits.float()
+    lowered = (lowered - lowered.amax(-1, keepdim=True)).clamp(min=-1e4)  # of forbidden tokens too, the exponential is zero
+    masses = lowered.exp()
+    cumulated = masses.cumsum(-1, dtype=torch.float64)
+    entropy = cumulated[:, -1].log() - (masses * lowered).sum(-1) / cumulated[:, -1]
     places = torch.from_numpy(offsets).to(cumulated.device).unsqueeze(-1)
     points = (torch.arange(samples, dtype=torch.float64, device=cumulated.device) + places) / samples * cumulated[:, -1:]
     below = torch.nextafter(cumulated[:, -1:], torch.zeros_like(places))  # rounding may lift the last point to the sum itself
@@ -83,7 +85,7 @@ def _draw(logits: torch.Tensor, samples: int, offsets: np.ndarray) -> Sampled:
     first = np.flatnonzero(new)
     return Sampled(
         sizes=new.sum(-1).astype(np.uint8),
-        entropy=entropy.cpu().numpy(),
+        entropy=entropy.clamp(min=0).to(torch.float16).cpu().numpy(),
         ids=drawn.reshape(-1)[first].astype(id_type(vocabulary)),
         counts=np.diff(first, append=drawn.size).astype(np.uint8),
     )

@@ -81,12 +81,10 @@ def test_cached_signals_are_the_live_ones_bit_for_bit(live: Live, cached: Signal
             assert getattr(a, name).dtype == getattr(b, name).dtype
 
 
-def test_a_row_is_drawn_alike_in_whatever_batch(teacher: LocalTeacher, live: Live, template: Template, form: Form) -> None:
-    if not isinstance(form, SampledForm):
-        pytest.skip("nothing is drawn")
+def test_a_row_has_the_same_tokens_in_whatever_batch(teacher: LocalTeacher, live: Live, template: Template, form: Form) -> None:
     for row in ROWS[:3]:
         (alone,) = teacher.signals([template.encode(row)], form)
-        assert alone.counts.tolist() == live.get(row).counts.tolist()
+        assert join([alone]).ids.tolist() == join([live.get(row)]).ids.tolist()
 
 
 def test_a_signal_is_about_the_token_that_follows(teacher_model: Path, cached: SignalStore, template: Template, form: Form) -> None:
