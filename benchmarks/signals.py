@@ -397,7 +397,7 @@ def render(result: dict) -> str:
     setting = result["setting"]
     lines = [
         f"{setting['model']} and its first {setting['layers']} layers; {setting['rows']} rows ({setting['data']}),",
-        f"{setting['tokens']:,} answer tokens, {setting['gradient_batches']} batches of {setting['batch_size']} rows for gradients,",
+        f"{setting['tokens']:,} answer tokens; {setting['gradient_batches']} batches of {setting['batch_size']} for gradients;",
         f"{setting['steps']} updates of training, {setting['validation_tokens']:,} validation tokens;",
         f"{setting['seconds']} s on {setting['cores']} cores",
         "",

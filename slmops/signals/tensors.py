@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 
@@ -30,8 +30,9 @@ class TopKTensors:
     tail: torch.Tensor
 
     @classmethod
-    def of(cls, signal: TopK) -> TopKTensors:
-        """As tensors."""
+    def join(cls, parts: Sequence[TopK]) -> TopKTensors:
+        """Signals of several rows, one after the other."""
+        signal = TopK.concatenate(parts)
         return cls(
             torch.from_numpy(signal.ids.astype("int64")),
             torch.from_numpy(signal.logprobs.astype("float32")),
@@ -58,8 +59,9 @@ class SampledTensors:
     entropy: torch.Tensor
 
     @classmethod
-    def of(cls, signal: Sampled) -> SampledTensors:
-        """As tensors, padded to the most tokens that a position has."""
+    def join(cls, parts: Sequence[Sampled]) -> SampledTensors:
+        """Signals of several rows, one after the other, padded to the most tokens that a position has."""
+        signal = Sampled.concatenate(parts)
         sizes = torch.from_numpy(signal.sizes.astype("int64"))
         there = torch.arange(int(sizes.max()) if len(sizes) else 0) < sizes.unsqueeze(-1)
         ids = torch.zeros(there.shape, dtype=torch.int64)
@@ -79,11 +81,9 @@ _FORMS: tuple[type[TopKTensors] | type[SampledTensors], ...] = (TopKTensors, Sam
 
 def join(parts: Sequence[Distribution]) -> Signal:
     """Signals of several rows, all of one form, one after the other."""
-    joined = type(parts[0]).concatenate(parts)
-    if isinstance(joined, TopK):
-        return TopKTensors.of(joined)
-    assert isinstance(joined, Sampled)
-    return SampledTensors.of(joined)
+    if isinstance(parts[0], Sampled):
+        return SampledTensors.join(cast("Sequence[Sampled]", parts))
+    return TopKTensors.join(cast("Sequence[TopK]", parts))
 
 
 def into_batch(signal: Signal) -> dict[str, torch.Tensor]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from slmops.errors import ConfigError
 from slmops.signals.sampled import Sampled, offsets_of
 from slmops.signals.tensors import SampledTensors
+from slmops.training.objectives import Answers, ForwardKL
 
 POSITIONS, VOCABULARY = 5, 12
 LOGITS = 2.0 * torch.randn(POSITIONS, VOCABULARY, generator=torch.Generator().manual_seed(0))
@@ -16,7 +20,7 @@ MANY = 4000
 
 def dense(signal: Sampled, vocabulary: int = VOCABULARY) -> np.ndarray:
     """The estimated probabilities ``[N, V]``."""
-    tensors = SampledTensors.of(signal)
+    tensors = SampledTensors.join([signal])
     return torch.zeros(len(signal), vocabulary).scatter_add(1, tensors.ids, tensors.weights).numpy()
 
 
@@ -98,3 +102,45 @@ def test_a_position_is_drawn_alike_in_any_block_and_batch() -> None:
         assert np.array_equal(getattr(whole, name), getattr(again, name))
     assert np.array_equal(dense(whole[120:250], 40), dense(whole, 40)[120:250])
     assert len(whole[7:7]) == whole[7:7].tokens == 0
+
+
+def student_and_teacher(samples: int, positions: int) -> tuple[Answers, torch.Tensor]:
+    """A student at so many alike positions, with tokens drawn from a teacher, and the teacher's distribution."""
+    generator = torch.Generator().manual_seed(3)
+    student, teacher = (2.0 * torch.randn(1, VOCABULARY, generator=generator) for _ in range(2))
+    signal = SampledTensors.join([Sampled.from_logits(teacher.expand(positions, -1), samples, offsets_of([7], positions))])
+    answers = Answers(student.expand(positions, -1).clone(), torch.zeros(positions, dtype=torch.int64), signal)
+    return answers, torch.softmax(teacher[0], -1)
+
+
+@pytest.mark.parametrize("samples", [2, 12])
+def test_the_kl_is_unbiased_in_value_and_gradient(samples: int) -> None:
+    """Means over 4,000 positions are within five of their standard errors of the dense KL and of its gradient."""
+    answers, p = student_and_teacher(samples, MANY)
+    logits = answers.logits.requires_grad_(True)
+    values = ForwardKL()(replace(answers, logits=logits))
+    (slopes,) = torch.autograd.grad(values.sum(), logits)
+    q = torch.softmax(logits[0].detach(), -1)
+    dense, error = (p * (p / q).log()).sum(), values.std() / MANY**0.5
+    assert error < 0.03 * dense
+    assert abs(values.mean() - dense) < 5 * error + 2e-3  # the entropy is a float16
+    assert ((slopes.mean(0) - (q - p)).abs() < 5 * slopes.std(0) / MANY**0.5 + 1e-6).all()
+    assert (q - p).abs().max() > 0.1
+
+
+def test_the_kl_is_that_of_a_float64_reference() -> None:
+    answers, _ = student_and_teacher(12, 3)
+    signal = answers.signal
+    assert isinstance(signal, SampledTensors)
+    q = torch.log_softmax(answers.logits.double(), -1)
+    expected = [
+        sum(-float(w) * float(q[n, i]) for i, w in zip(signal.ids[n], signal.weights[n], strict=True)) - float(signal.entropy[n])
+        for n in range(3)
+    ]
+    assert ForwardKL()(answers).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_drawn_tokens_cannot_be_softened() -> None:
+    answers, _ = student_and_teacher(12, 1)
+    with pytest.raises(ConfigError, match="kd_temperature"):
+        ForwardKL(kd_temperature=2.0)(answers)

@@ -11,8 +11,6 @@ import pytest
 import torch
 
 from slmops.errors import ConfigError, UsageError
-from slmops.signals.sampled import Sampled, offsets_of
-from slmops.signals.tensors import SampledTensors
 from slmops.testing.objectives import POSITIONS, VOCABULARY, example_answers, with_teacher
 from slmops.training.objectives import Answers, CrossEntropy, ForwardKL, WeightedSum
 
@@ -140,46 +138,3 @@ def test_forward_kl_without_a_teacher_is_a_mistake_in_the_recipe() -> None:
     answers = example_answers()
     with pytest.raises(ConfigError, match="needs a teacher's signals"):
         ForwardKL()(Answers(answers.logits, answers.labels))
-
-
-def drawn(samples: int, positions: int) -> tuple[Answers, torch.Tensor]:
-    """A student and a teacher at so many alike positions, with drawn tokens, and the dense KL's gradient."""
-    generator = torch.Generator().manual_seed(3)
-    student, teacher = (2.0 * torch.randn(1, VOCABULARY, generator=generator) for _ in range(2))
-    signal = Sampled.from_logits(teacher.expand(positions, -1), samples, offsets_of([7], positions))
-    answers = Answers(student.expand(positions, -1).clone(), torch.zeros(positions, dtype=torch.int64), SampledTensors.of(signal))
-    return answers, teacher
-
-
-@pytest.mark.parametrize("samples", [2, 12])
-def test_the_kl_to_drawn_tokens_is_unbiased_in_value_and_gradient(samples: int) -> None:
-    """Means over 4,000 positions are within five of their standard errors of the dense KL and of its gradient."""
-    positions = 4000
-    answers, teacher = drawn(samples, positions)
-    values, slopes = ForwardKL()(answers), gradient(ForwardKL(), answers)
-    p, student = torch.softmax(teacher[0], -1), answers.logits[0]
-    dense = (p * (p.log() - torch.log_softmax(student, -1))).sum()
-    error = values.std() / positions**0.5
-    assert error < 0.03 * dense
-    assert abs(values.mean() - dense) < 5 * error + 2e-3  # the entropy is a float16
-    error = slopes.std(0) / positions**0.5
-    assert ((slopes.mean(0) - (torch.softmax(student, -1) - p)).abs() < 5 * error + 1e-6).all()
-    assert slopes.mean(0) != pytest.approx(torch.softmax(student, -1).numpy(), abs=0.05)  # what no teacher at all would give
-
-
-def test_the_kl_to_drawn_tokens_is_that_of_a_float64_reference() -> None:
-    answers, _ = drawn(12, 3)
-    signal = answers.signal
-    assert isinstance(signal, SampledTensors)
-    q = torch.log_softmax(answers.logits.double(), -1)
-    expected = [
-        sum(-float(w) * float(q[n, i]) for i, w in zip(signal.ids[n], signal.weights[n], strict=True)) - float(signal.entropy[n])
-        for n in range(3)
-    ]
-    assert ForwardKL()(answers).tolist() == pytest.approx(expected, abs=1e-5)
-
-
-def test_drawn_tokens_cannot_be_softened() -> None:
-    answers, _ = drawn(12, 1)
-    with pytest.raises(ConfigError, match=r"drawn from the teacher at temperature 1(.|\n)*remove kd_temperature, or use"):
-        ForwardKL(kd_temperature=2.0)(answers)
