@@ -14,7 +14,7 @@ A student, the first layers of the teacher, is compared with the teacher at the 
 
 ``top-k`` keeps the rest as one mass, as the product does. ``top-k renormalised`` drops it, as the literature's biased baseline
 does. ``spaced`` draws are the product's; ``independent`` ones are those of Sparse Logit Sampling (Anshumann et al. 2025).
-The aim: ``spaced`` with the product's default under 40 bytes and within 1 % of the dense KL.
+A run that was interrupted goes on. The aim: ``spaced`` with the product's default under 40 bytes and within 1 % of the dense KL.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +36,7 @@ from slmops.config import SignalsSection
 from slmops.data.rows import Row
 from slmops.data.support_messages import SupportMessages, generate
 from slmops.data.templates import Encoded, Template, choose_template
-from slmops.files import digest, read_jsonl
+from slmops.files import atomic, digest, read_json, read_jsonl, write_json
 from slmops.models.depth import cut_depth
 from slmops.models.load import load_model, load_tokenizer
 from slmops.models.resolve import resolve
@@ -46,8 +44,10 @@ from slmops.progress import progress
 from slmops.signals.distribution import Distribution, id_type
 from slmops.signals.forms import Form, SampledForm, TopKForm
 from slmops.signals.sampled import Sampled
-from slmops.signals.store import row_key, write_signals
+from slmops.signals.store import SignalStore, row_key, write_signals
 from slmops.signals.tensors import Signal, TopKTensors, join
+from slmops.signals.topk import TopK
+from slmops.teachers.chunks import in_chunks
 from slmops.training.batches import collate, plan_batches
 from slmops.training.forward import answers_of
 from slmops.training.machine import autocast_type, keep_freed_memory
@@ -119,7 +119,7 @@ def cases() -> list[Case]:
     """All that is compared, the dense KL first."""
     return [
         Case("dense", None, dense_kl, train=True),
-        *(Case(f"top-{k}", TopKForm(k), product_kl, train=True) for k in (12, 32, 128)),
+        *(Case(f"top-{k}", TopKForm(k), product_kl, k < 128) for k in (12, 32, 128)),
         *(Case(f"top-{k} renormalised", TopKForm(k), renormalised_kl, k == 12, spared=4) for k in (12, 32)),
         *(Case(f"spaced {samples}", SampledForm(samples), product_kl, samples == DEFAULT) for samples in (16, DEFAULT, 50)),
         Case("independent 50", IndependentForm(50), product_kl),
@@ -137,10 +137,10 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6, help="first layers of the teacher that the student has")
     parser.add_argument("--data", type=Path, help="JSON lines with 'prompt' and 'response'; else messages to a shop, by topic")
     parser.add_argument("--tokens", type=int, default=10_000, help="answer tokens that the KL is compared on, and trained on")
-    parser.add_argument("--validation_tokens", type=int, default=1_500)
-    parser.add_argument("--gradient_batches", type=int, default=4)
+    parser.add_argument("--validation_tokens", type=int, default=1_000)
+    parser.add_argument("--gradient_batches", type=int, default=3)
     parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=24, help="updates of each training; 0: none")
+    parser.add_argument("--steps", type=int, default=16, help="updates of each training; 0: none")
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_path", type=Path, default=Path("runs/signals"))
@@ -157,7 +157,9 @@ class Comparison:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         folder = resolve(options.model).path
-        self.student = options.output_path / "student"
+        settings = {name: str(value) for name, value in vars(options).items() if name not in ("output_path", "json")}
+        self.work = options.output_path / digest(settings)[:12]
+        self.student = self.work / "student"
         cut_depth(folder, self.student, range(options.layers))
         self.template = choose_template(load_tokenizer(folder), "own")
         self.teacher = load_model(folder, dtype="float32", attention="sdpa")
@@ -167,84 +169,110 @@ class Comparison:
         self.validation = enough(rows[len(self.rows) :], self.template, options.validation_tokens)
         self.encoded = {row_key(row): self.template.encode(row) for row in (*self.rows, *self.validation)}
         self.cases = cases()
+        self.forms = {case.form.fingerprint: case.form for case in self.cases if case.form}
 
     def run(self) -> dict:
-        """All figures."""
-        started = time.monotonic()
-        untrained, signals = self.distance(load_model(self.student, dtype="float32"), self.rows)
-        self.stores = {
-            form: write_signals(self.options.output_path / form.replace(" ", "-"), pairs, {"form": form})
-            for form, pairs in signals.items()
+        """All figures; parts that an interrupted run finished are not made again."""
+        options = self.options
+        untrained = self.distance(load_model(self.student, dtype="float32"), self.rows, self.work / "untrained")
+        self.stores = self.write_stores()
+        cosines = self.once("gradients", self.gradients) if options.gradient_batches else {}
+        students = {
+            case.name: self.once(f"trained-{case.name}", partial(self.trained, case))
+            for case in (*self.cases, LABELS)
+            if case.train and options.steps
         }
-        cosines = self.gradients() if self.options.gradient_batches else {}
-        models = {case.name: self.train(case) for case in (*self.cases, LABELS) if case.train} if self.options.steps else {}
-        trained = self.distance(models["dense"], self.validation)[0] if models else {}
-        validation = self.validate(models)
-        default = f"spaced {DEFAULT}"
-        off = untrained[default]["off"]
+        lengths = [len(own.answer_ids) for own in self.of(self.validation)]
+        after = {name: compared(own["kl"], students["dense"]["kl"], lengths) for name, own in students.items()}
         forms = [
             {
                 "form": case.name,
                 **self.size(case),
                 "untrained": untrained[case.name],
-                "dense_trained": trained.get(case.name),
+                "dense_trained": students["dense"]["distance"][case.name] if students else None,
                 "gradient_cosine": cosines.get(case.name),
-                "validation_kl": validation.get(case.name),
+                "validation_kl": after.get(case.name),
             }
             for case in self.cases
         ]
-        size = next(form["bytes_per_token"] for form in forms if form["form"] == default)
+        default = next(form for form in forms if form["form"] == f"spaced {DEFAULT}")
         return {
             "forms": forms,
-            "passed": size < MOST_BYTES and abs(off) <= MOST_OFF,
-            "labels_alone": validation.get(LABELS.name),
+            "passed": default["bytes_per_token"] < MOST_BYTES and abs(default["untrained"]["off"]) <= MOST_OFF,
+            "labels_alone": after.get(LABELS.name),
             "setting": {
-                "model": self.options.model,
-                "layers": self.options.layers,
-                "data": self.options.data.name if self.options.data else "messages to a shop",
+                **{name: getattr(options, name) for name in ("model", "layers", "steps", "batch_size", "gradient_batches", "seed")},
+                "data": options.data.name if options.data else "messages to a shop",
                 "rows": len(self.rows),
                 "tokens": self.count(self.rows),
                 "validation_tokens": self.count(self.validation),
-                "steps": self.options.steps,
-                "batch_size": self.options.batch_size,
-                "gradient_batches": self.options.gradient_batches,
-                "cores": os.cpu_count(),
-                "seconds": round(time.monotonic() - started),
             },
         }
 
-    def distance(self, student: Any, rows: Sequence[Row]) -> tuple[dict[str, dict], dict[str, list[tuple[str, Distribution]]]]:
-        """The mean KL over all tokens as each form says it, and the signals of each form, by key."""
+    def once(self, name: str, make: Callable[[], dict]) -> dict:
+        """What ``make`` gives, or gave before."""
+        file = self.work / f"{name.replace(' ', '-')}.json"
+        if not file.is_file():
+            write_json(file, make())
+        found: dict = read_json(file)
+        return found
+
+    def distance(self, student: Any, rows: Sequence[Row], folder: Path) -> dict[str, dict]:
+        """The mean KL over all tokens as each form says it; the signals of each form stay in the files of ``folder``."""
         sums: dict[str, list[float]] = {case.name: [] for case in self.cases}
-        forms = {case.form.fingerprint: case.form for case in self.cases if case.form}
-        signals: dict[str, list[tuple[str, Distribution]]] = {name: [] for name in forms}
         lengths: list[int] = []
-        with torch.no_grad(), progress("distance", len(rows), "rows") as advance:
-            for batch in self.batches(rows):
-                encoded, teacher = self.of(batch), self.teach(batch)
-                logits = answers_of(student, collate(encoded, self.pad)).logits
-                own = [len(row.answer_ids) for row in encoded]
-                ends = np.cumsum(own).tolist()
-                lengths += own
-                reduced = {name: form.reduce(teacher, encoded) for name, form in forms.items()}
-                for case in self.cases:
-                    seen = join([reduced[case.form.fingerprint]]) if case.form else teacher
-                    losses = case.loss(logits, seen).double()
-                    sums[case.name] += [float(part.sum()) for part in losses.tensor_split(ends[:-1])]
-                for name, joined in reduced.items():
-                    cuts = zip(batch, own, ends, strict=True)
-                    signals[name] += [(row_key(row), joined[end - length : end]) for row, length, end in cuts]
-                advance(len(batch))
-        dense = sum(sums["dense"]) / sum(lengths)
-        found = {
-            name: {
-                "kl": sum(own) / sum(lengths),
-                "off": sum(own) / sum(lengths) / dense - 1,
-                "error": paired_error(own, sums["dense"], lengths) / dense,
-            }
-            for name, own in sums.items()
-        }
-        return found, signals
+        for batch, file in self.chunks(rows, folder, partial(self.compare, student)):
+            lengths += [len(own.answer_ids) for own in self.of(batch)]
+            with np.load(file) as stored:
+                for name, own in sums.items():
+                    own += stored[name].tolist()
+        found = {name: compared(own, sums["dense"], lengths) for name, own in sums.items()}
+        dense = found["dense"]["kl"]
+        return {name: {"kl": one["kl"], "off": one["more"] / dense, "error": one["error"] / dense} for name, one in found.items()}
+
+    def chunks(self, rows: Sequence[Row], folder: Path, make: Callable[[Sequence[Row], Path], None]) -> Iterator[Any]:
+        """Batches and their files."""
+        return in_chunks(
+            rows,
+            size=self.options.batch_size,
+            length=lambda row: len(self.encoded[row_key(row)].input_ids),
+            key=row_key,
+            folder=folder,
+            suffix=".npz",
+            make=make,
+            what=f"distance, {folder.name}",
+        )
+
+    def compare(self, student: Any, batch: Sequence[Row], file: Path) -> None:
+        """Write the KL of each row as each form says it, and the forms' arrays."""
+        encoded = self.of(batch)
+        ends = np.cumsum([len(row.answer_ids) for row in encoded]).tolist()
+        arrays: dict[str, Any] = {}
+        with torch.no_grad():
+            teacher, logits = self.teach(batch), answers_of(student, collate(encoded, self.pad)).logits
+            reduced = {name: form.reduce(teacher, encoded) for name, form in self.forms.items()}
+            for case in self.cases:
+                seen = join([reduced[case.form.fingerprint]]) if case.form else teacher
+                losses = case.loss(logits, seen).double()
+                arrays[case.name] = np.array([float(part.sum()) for part in losses.tensor_split(ends[:-1])])
+        arrays |= {f"{form}:{name}": getattr(found, name) for form, found in reduced.items() for name in found.names()}
+        with atomic(file, "wb") as stream:
+            np.savez(stream, **arrays)
+
+    def write_stores(self) -> dict[str, SignalStore]:
+        """Every form in a store of its own."""
+
+        def pairs(form: str, kind: type[Distribution]) -> Iterator[tuple[str, Distribution]]:
+            for batch, file in self.chunks(self.rows, self.work / "untrained", partial(self.compare, None)):
+                with np.load(file) as stored:
+                    joined = kind(**{name: stored[f"{form}:{name}"] for name in kind.names()})
+                start = 0
+                for row, own in zip(batch, self.of(batch), strict=True):
+                    yield row_key(row), joined[start : start + len(own.answer_ids)]
+                    start += len(own.answer_ids)
+
+        kinds = {name: TopK if isinstance(form, TopKForm) else Sampled for name, form in self.forms.items()}
+        return {form: write_signals(self.work / form, pairs(form, kind), {"form": form}) for form, kind in kinds.items()}
 
     def gradients(self) -> dict[str, dict]:
         """The cosine of each form's gradient, of the untrained student's weights, to the dense one's."""
@@ -294,23 +322,15 @@ class Comparison:
                 advance(1)
         return model.eval()
 
-    def validate(self, models: Mapping[str, Any]) -> dict[str, dict]:
-        """The dense KL of validation rows, of each trained student."""
-        sums: dict[str, list[float]] = {name: [] for name in models}
+    def trained(self, case: Case) -> dict:
+        """Of a student trained with one form: the dense KL of each validation row and, of the dense one, each form's KL there."""
+        model, found = self.train(case), []
         with torch.no_grad():
-            for row in self.validation if models else ():
-                teacher, batch = self.teach([row]), collate(self.of([row]), self.pad)
-                for name, model in models.items():
-                    sums[name].append(float(dense_kl(answers_of(model, batch).logits, teacher).double().sum()))
-        lengths = [len(own.answer_ids) for own in self.of(self.validation)]
-        return {
-            name: {
-                "kl": sum(own) / sum(lengths),
-                "more": (sum(own) - sum(sums["dense"])) / sum(lengths),
-                "error": paired_error(own, sums["dense"], lengths),
-            }
-            for name, own in sums.items()
-        }
+            for row in self.validation:
+                logits = answers_of(model, collate(self.of([row]), self.pad)).logits
+                found.append(float(dense_kl(logits, self.teach([row])).double().sum()))
+        more = {"distance": self.distance(model, self.validation, self.work / "trained")} if case.name == "dense" else {}
+        return {"kl": found, **more}
 
     def seen(self, case: Case, rows: Sequence[Row]) -> Any:
         """What a case knows of the teacher at rows: stored signals, or all of it."""
@@ -372,12 +392,13 @@ def enough(rows: Sequence[Row], template: Template, tokens: int) -> list[Row]:
     raise SystemExit(f"only {count} answer tokens are left of {tokens}: give more rows with --data, or ask for fewer")
 
 
-def paired_error(own: Sequence[float], dense: Sequence[float], lengths: Sequence[int]) -> float:
-    """Standard error of the difference of two means over tokens, with rows as units."""
+def compared(own: Sequence[float], dense: Sequence[float], lengths: Sequence[int]) -> dict[str, float]:
+    """A mean over tokens, its difference to the dense one, and the standard error of that, with rows as units."""
+    tokens = sum(lengths)
     differences = [a - b for a, b in zip(own, dense, strict=True)]
-    mean = sum(differences) / sum(lengths)
-    squares = sum((difference - mean * length) ** 2 for difference, length in zip(differences, lengths, strict=True))
-    return math.sqrt(squares * len(lengths) / max(1, len(lengths) - 1)) / sum(lengths)
+    more = sum(differences) / tokens
+    squares = sum((difference - more * length) ** 2 for difference, length in zip(differences, lengths, strict=True))
+    return {"kl": sum(own) / tokens, "more": more, "error": math.sqrt(squares * len(own) / max(1, len(own) - 1)) / tokens}
 
 
 def cosine(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
@@ -398,8 +419,7 @@ def render(result: dict) -> str:
     lines = [
         f"{setting['model']} and its first {setting['layers']} layers; {setting['rows']} rows ({setting['data']}),",
         f"{setting['tokens']:,} answer tokens; {setting['gradient_batches']} batches of {setting['batch_size']} for gradients;",
-        f"{setting['steps']} updates of training, {setting['validation_tokens']:,} validation tokens;",
-        f"{setting['seconds']} s on {setting['cores']} cores",
+        f"{setting['steps']} updates of training, {setting['validation_tokens']:,} validation tokens",
         "",
         f"{'form':<20}{'bytes':>9}{'tokens':>9}{'KL off, untrained':>21}{'KL off, trained':>21}{'cosine':>9}{'of all':>9}"
         f"{'validation KL':>15}{'more than dense':>19}",

@@ -20,11 +20,11 @@ from slmops.models.resolve import resolve
 from slmops.preflight import check_teacher
 from slmops.signals.store import SignalStore
 from slmops.stages.answering import RunTeacher, answer, take_signals
-from slmops.stages.context import Context, ModelAt, rows_of
+from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.stages.measuring import load_system
 from slmops.stages.outside import measure_answers, reply_signals
 from slmops.stages.preparing import prepare_data
-from slmops.stages.teaching import cut_student, fingerprints
+from slmops.stages.teaching import cut_student, fingerprints, train_model
 from slmops.teachers.logprobs import certain_signal, reply_signal
 from slmops.testing.faults import FaultServer
 from slmops.workspace import StageResult, Workspace
@@ -169,6 +169,11 @@ def test_a_mixture_gives_signals(context: Any, tiny_model: Path, template: Templ
         other = fingerprints(run, "another" if name == "teacher" else teacher.id, template, *given)
         with pytest.raises(FingerprintError, match=f"another {name}\n"):
             SignalStore.open(signals.path, other)
+    base = cut_student(run, ModelAt(tiny_model, "base"))
+    section = run.recipe.training.model_copy(update={"max_steps": 1})
+    inputs = {"data": data, "answers": answers, "signals": signals}
+    trained = train_model(run, "distilled", ModelAt(base.path / MODEL, base.id), inputs, section)
+    assert (trained.facts["steps"], trained.facts["rows"]) == (1, len(rows_of(answers, "training")))
 
 
 def test_the_teachers_reasoning_is_kept_and_trained_as_a_second_task(tmp_path: Path, tiny_model: Path) -> None:
