@@ -144,7 +144,15 @@ class AnswersSection(Section):
 class SignalsSection(Section):
     """Stage 1, the teacher's distribution at the answer positions."""
 
-    k: int = Field(32, ge=1, description="Most likely tokens kept a position; the rest is kept as one tail mass")
+    form: Literal["topk", "sampled"] = Field(
+        "topk",
+        description="topk: the k most likely tokens exactly and the rest as one mass; sampled: tokens drawn from the teacher, "
+        "which take fewer bytes and are right on average, for free answers where the teacher's tail matters",
+    )
+    k: int = Field(32, ge=1, description="topk: tokens kept a position. What an API says of its tokens is always kept as topk")
+    samples: int = Field(
+        32, ge=1, le=255, description="sampled: draws a position; on open text 32 are about 10 different tokens, in 34 bytes"
+    )
 
 
 class StudentSection(Section):
@@ -235,6 +243,15 @@ class Recipe(Section):
     gates: tuple[str, ...] = Field(
         (), description="What must hold for a model to be packaged; a mapping non_inferior: {to, margin, measure} is read too"
     )
+
+    @model_validator(mode="after")
+    def _sampled_at_one_temperature(self) -> Recipe:
+        softened = [str(spec.get("name")) for spec in self.training.objectives if spec.get("kd_temperature", 1) != 1]
+        if self.signals.form == "sampled" and softened:
+            raise ValueError(
+                f"{' and '.join(softened)} with a kd_temperature needs signals.form: topk; tokens are drawn at temperature 1"
+            )
+        return self
 
     @field_validator("gates", mode="before")
     @classmethod

@@ -68,7 +68,7 @@ def check_teacher(recipe: Recipe) -> None:
 
     Raises:
         UsageError: Nothing is known by the name of the teacher, of ``combine`` or of a finder.
-        ConfigError: It should be tuned, or a gate goes by what it does not tell.
+        ConfigError: It should be tuned, its signals drawn, or a gate goes by what it does not tell.
         MissingExtraError: The provider's package is not installed.
     """
     spec = spec_of(recipe.teacher)
@@ -77,6 +77,8 @@ def check_teacher(recipe: Recipe) -> None:
         return
     if recipe.teacher.tune is not None:
         raise ConfigError("only one model on this machine can be tuned", where="teacher.tune", fix="leave it out")
+    if recipe.signals.form != "topk" and any(member.api.top_logprobs is not None for member in spec.members):
+        raise ConfigError("an API says its likeliest tokens, it draws none", where="signals.form", fix="use topk with this teacher")
     for text in recipe.gates:
         gate = Gate.parse(text)
         if gate.relative_to == QUANTIZED or (gate.relative_to == "teacher" and gate.measure in _UNTOLD):

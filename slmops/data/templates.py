@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a token that no loss is computed for (the value PyTorch's cross-entropy ignores)."""
+
+_MASK = "answer and end token"
+"""What :meth:`Template.encode` trains; caches made under another rule are refused."""
 
 _PROBE = "Where's MY  order no. 1234567?\n\n\tÇa coûte 12,50 € … 日本語 😀 can't "
 """Tokenizers with one vocabulary that differ in merges, normalization or pre-tokenization split this differently."""
@@ -55,12 +59,16 @@ class Template:
     chat: ChatTemplate
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Changes when rendering, tokenization or masking would."""
+    def fingerprints(self) -> Mapping[str, str]:
+        """Of ``tokenizer``, ``template`` and ``mask``: each changes when what it does would."""
         chat = self.chat
         vocabulary = sorted(self.tokenizer.get_vocab().items())
         probe = self.tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
-        return digest([chat.jinja, chat.bos_token, chat.eos_token, chat.answer_prefix, vocabulary, probe, "mask-1"])
+        return {
+            "tokenizer": digest([vocabulary, probe]),
+            "template": digest([chat.jinja, chat.bos_token, chat.eos_token, chat.answer_prefix]),
+            "mask": digest([_MASK, self.tokenizer.eos_token_id]),
+        }
 
     def prompt(self, row: Row) -> str:
         """The text a model is given for a row."""

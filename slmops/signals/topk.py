@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+
+from slmops.signals.distribution import Distribution, id_type
 
 if TYPE_CHECKING:
     import torch
@@ -16,21 +17,20 @@ LOG_ZERO = -1e4
 
 
 @dataclass(frozen=True)
-class TopK:
-    """A teacher's distribution at ``N`` positions, already shifted and masked: entry ``i`` is about answer token ``i``.
+class TopK(Distribution):
+    """A teacher's distribution at ``N`` positions as its most likely tokens.
 
     Args:
-        ids: int32 ``[N, k]``, the most likely tokens.
+        ids: uint16 ``[N, k]``, uint32 for a vocabulary beyond 65,536: the most likely tokens.
         logprobs: float16 ``[N, k]``, their natural log-probabilities. Live and cached signals are rounded alike.
         tail: float32 ``[N]``, natural log of the probability of all other tokens together (``LOG_ZERO`` if none).
     """
 
+    by_position: ClassVar[tuple[str, ...]] = ("ids", "logprobs", "tail")
+
     ids: np.ndarray
     logprobs: np.ndarray
     tail: np.ndarray
-
-    def __len__(self) -> int:
-        return int(self.ids.shape[0])
 
     @classmethod
     def from_logits(cls, logits: torch.Tensor, k: int) -> TopK:
@@ -40,23 +40,15 @@ class TopK:
         """
         import torch
 
+        vocabulary = logits.shape[-1]
         logprobs = torch.log_softmax(logits.float(), dim=-1)
-        values, ids = logprobs.topk(min(k, logprobs.shape[-1]), dim=-1)
+        values, ids = logprobs.topk(min(k, vocabulary), dim=-1)
         rounded = values.clamp(min=LOG_ZERO).to(torch.float16)
-        if ids.shape[-1] == logprobs.shape[-1]:
+        if ids.shape[-1] == vocabulary:
             tail = torch.full(rounded.shape[:1], LOG_ZERO)
         else:
             tail = torch.log1p(-rounded.double().exp().sum(-1).clamp(max=1.0)).clamp(min=LOG_ZERO).float()
-        return cls(ids.to(torch.int32).numpy(), rounded.numpy(), tail.numpy())
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[TopK]) -> TopK:
-        """Join along the positions."""
-        return cls(
-            np.concatenate([part.ids for part in parts]),
-            np.concatenate([part.logprobs for part in parts]),
-            np.concatenate([part.tail for part in parts]),
-        )
+        return cls(ids.cpu().numpy().astype(id_type(vocabulary)), rounded.cpu().numpy(), tail.cpu().numpy())
 
     def __getitem__(self, positions: slice) -> TopK:
-        return TopK(self.ids[positions], self.logprobs[positions], self.tail[positions])
+        return self.cut(positions, slice(0))

@@ -241,9 +241,10 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         "precision": recipe.teacher.precision,
         **context.template_key,
     }
-    key = StageKey("signals", "signals", 2, config, {"teacher": teacher.id, "data": data.id, "answers": answers.id})
+    key = StageKey("signals", "signals", 3, config, {"teacher": teacher.id, "data": data.id, "answers": answers.id})
 
     def make(folder: Path, work: Path) -> Made:
+        from slmops.signals.forms import form_of
         from slmops.signals.store import write_signals
         from slmops.teachers.signals import signal_rows
 
@@ -253,9 +254,10 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         rows = rows_of(answers, TRAINING) + validation
         asked = {row.id for name in ("train", "pool", "validation") for row in rows_of(data, name)}
         prompts = [Row(row.id, tuple(teacher.turns(task, row)), row.answer) if row.id in asked else row for row in rows]
-        signals = signal_rows(local, prompts, local.template, k=recipe.signals.k, chunk_rows=recipe.answers.chunk_rows, work=work)
-        write_signals(folder, rows, signals, fingerprints(context, teacher.id, local.template.fingerprint))
-        return Made({"rows": len(rows), "positions": sum(len(signal) for signal in signals)})
+        form, size = form_of(recipe.signals), recipe.answers.chunk_rows
+        signals = signal_rows(local, prompts, local.template, form, chunk_rows=size, work=work)
+        store = write_signals(folder, signals, fingerprints(context, teacher.id, local.template, data, answers))
+        return Made({"rows": len(store), "positions": len(store.arrays), "bytes_per_token": round(store.bytes_per_token, 1)})
 
     return context.workspace.stage(key, make)
 

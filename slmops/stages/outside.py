@@ -51,7 +51,7 @@ def reply_signals(
     """
     k = context.recipe.signals.k
     parents = {"teacher": teacher.id, "data": data.id, "answers": answers.id, "student": student.id}
-    key = StageKey("signals", "signals", 2, {"k": k, "from": "replies", **context.template_key}, parents)
+    key = StageKey("signals", "signals", 3, {"k": k, "from": "replies", **context.template_key}, parents)
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.signals.store import row_key, write_signals
@@ -62,8 +62,11 @@ def reply_signals(
         given = {row_key(Row.from_dict(line)): line["logprobs"] for line in lines if "logprobs" in line}
         rows = rows_of(answers, TRAINING)
         found = [reply_signal(template, row, given[row_key(row)], k) if row_key(row) in given else None for row in rows]
-        signals = [certain_signal(template, row, k) if signal is None else signal for row, signal in zip(rows, found, strict=True)]
-        write_signals(folder, rows, signals, fingerprints(context, teacher.id, template.fingerprint))
+        signals = (
+            (row_key(row), certain_signal(template, row, k) if signal is None else signal)
+            for row, signal in zip(rows, found, strict=True)
+        )
+        write_signals(folder, signals, fingerprints(context, teacher.id, template, data, answers))
         matched = sum(signal is not None for signal in found)
         usable = matched >= _LEAST_MATCHED * len(rows)
         say(f"  log-probabilities of {matched} of {len(rows)} answers fit the student's tokens" + ("" if usable else ": too few"))

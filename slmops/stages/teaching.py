@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING
 from slmops.artifact import StageKey
 from slmops.config import StudentSection, TrainingSection
 from slmops.data.rows import Row
+from slmops.files import digest
 from slmops.progress import say
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.tasks.base import Task
 from slmops.workspace import Made, StageResult, link_or_copy
 
 if TYPE_CHECKING:
+    from slmops.data.templates import Template
     from slmops.signals.store import SignalStore
 
 TRAINING = "training"
@@ -104,7 +107,7 @@ def train_model(
             section=chosen,
             seed=recipe.seed,
             what=stage,
-            signals=_open_signals(context, inputs["signals"], template.fingerprint) if "signals" in inputs else None,
+            signals=_open_signals(context, inputs, template) if "signals" in inputs else None,
         )
         return Made({**asdict(trained), "rows": len(rows)}, seed=recipe.seed)
 
@@ -121,9 +124,12 @@ def _without_signals(section: TrainingSection) -> TrainingSection:
     return section.model_copy(update={"objectives": kept or ({"name": "cross_entropy"},)})
 
 
-def fingerprints(context: Context, teacher: str, template: str) -> dict[str, str]:
-    """What signals are bound to."""
-    return {"teacher": teacher, "template": template, "form": f"top-{context.recipe.signals.k} float16"}
+def fingerprints(context: Context, teacher: str, template: Template, data: StageResult, answers: StageResult) -> dict[str, str]:
+    """What signals are bound to: ``teacher``, ``tokenizer``, ``template``, ``mask``, ``data`` and ``form``."""
+    from slmops.signals.forms import form_of
+
+    form = form_of(context.recipe.signals).fingerprint
+    return {"teacher": teacher, **template.fingerprints, "data": digest([data.id, answers.id]), "form": form}
 
 
 def gold_rows(task: Task, row: Row) -> list[Row]:
@@ -131,8 +137,9 @@ def gold_rows(task: Task, row: Row) -> list[Row]:
     return task.training_rows(row, task.parse(str(row.answer)), task.rationale(str(row.answer)))
 
 
-def _open_signals(context: Context, signals: StageResult, template: str) -> SignalStore:
+def _open_signals(context: Context, inputs: Mapping[str, StageResult], template: Template) -> SignalStore:
     from slmops.signals.store import SignalStore
 
+    signals = inputs["signals"]
     teacher = signals.artifact.manifest.parents["teacher"]
-    return SignalStore.open(signals.path, fingerprints(context, teacher, template))
+    return SignalStore.open(signals.path, fingerprints(context, teacher, template, inputs["data"], inputs["answers"]))

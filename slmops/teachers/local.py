@@ -16,7 +16,8 @@ from slmops.models.fit import check_fits
 from slmops.models.load import context_length, load_model, parameter_count
 from slmops.runtimes.base import Generation, Runtime, Sampling
 from slmops.runtimes.torch_runtime import TorchRuntime
-from slmops.signals.topk import TopK
+from slmops.signals.distribution import Distribution
+from slmops.signals.forms import Form
 from slmops.teachers.converting import converting_candidates, open_engine
 from slmops.teachers.engines import Candidate, choose, read_record, settled, write_record
 from slmops.training.batches import collate
@@ -93,7 +94,7 @@ class LocalTeacher:
         """Answers of one batch, in order; one that hits the limit is returned as far as it got, and says so."""
         return self.runtime.generate([self.template.prompt(row) for row in rows], sampling)
 
-    def signals(self, rows: Sequence[Encoded], k: int) -> list[TopK]:
+    def signals(self, rows: Sequence[Encoded], form: Form) -> list[Distribution]:
         """The distribution at every answer token of one batch of rows, in order.
 
         Raises:
@@ -103,7 +104,7 @@ class LocalTeacher:
             raise TeacherError(f"{self.runtime.info.name} gives no distributions", fix="load the teacher with the engine torch")
         with torch.inference_mode():
             answers = answers_of(self.runtime.model, collate(rows, int(self.template.tokenizer.eos_token_id)))
-            joined = TopK.from_logits(answers.logits, k)
+            joined = form.reduce(answers.logits, rows)
         signals, start = [], 0
         for row in rows:
             end = start + len(row.answer_ids)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slmops.data.templates import Template
+from slmops.signals.distribution import id_type
 from slmops.signals.topk import LOG_ZERO, TopK
 
 if TYPE_CHECKING:
@@ -47,17 +48,17 @@ def reply_signal(template: Template, row: Row, tokens: Sequence[Token], k: int) 
             if other is not None:
                 known.setdefault(other, float(logprob))
         positions.append(known)
-    return _top_k([*positions, {ids[-1]: 0.0}], k)
+    return _top_k([*positions, {ids[-1]: 0.0}], k, len(template.tokenizer))
 
 
 def certain_signal(template: Template, row: Row, k: int) -> TopK:
     """A signal that knows the answer and nothing else; learning from it is learning from the answer."""
-    return _top_k([{number: 0.0} for number in template.encode(row).answer_ids], k)
+    return _top_k([{number: 0.0} for number in template.encode(row).answer_ids], k, len(template.tokenizer))
 
 
-def _top_k(positions: Sequence[Mapping[int, float]], k: int) -> TopK:
+def _top_k(positions: Sequence[Mapping[int, float]], k: int, vocabulary: int) -> TopK:
     """Positions with few known tokens as arrays of ``k``; what fills them up has no probability."""
-    ids = np.zeros((len(positions), k), np.int32)
+    ids = np.zeros((len(positions), k), id_type(vocabulary))
     logprobs = np.full((len(positions), k), LOG_ZERO, np.float16)
     for place, known in enumerate(positions):
         best = sorted(known.items(), key=lambda item: (-item[1], item[0]))[:k]

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 from slmops.data.templates import Encoded
-from slmops.signals.tensors import TopKTensors, into_batch
-from slmops.signals.topk import TopK
+from slmops.signals.distribution import Distribution
+from slmops.signals.tensors import into_batch, join
 
 _POOL_BATCHES = 8
 
@@ -46,7 +46,7 @@ def steps_of(rows: int, batch_size: int, accumulation: int, epochs: float) -> in
     return max(1, math.ceil(math.ceil(rows / batch_size) * epochs / accumulation))
 
 
-def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[TopK] | None = None) -> dict[str, torch.Tensor]:
+def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[Distribution] | None = None) -> dict[str, torch.Tensor]:
     """Tensors of a batch of ``B`` rows with ``N`` answer tokens in all, padded on the left to ``T``.
 
     Returns:
@@ -77,14 +77,16 @@ def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[TopK] | None
         "shift_labels": torch.tensor([token for row in rows for token in row.answer_ids]),
     }
     if signals is not None:
-        batch |= into_batch(TopKTensors.join(signals))
+        batch |= into_batch(join(signals))
     return batch
 
 
 class PlannedBatches(Dataset[dict[str, torch.Tensor]]):
     """A data set whose items are whole batches, in the order of a plan."""
 
-    def __init__(self, plan: Sequence[Sequence[int]], rows: Sequence[Encoded], pad_id: int, signals: Sequence[TopK] | None) -> None:
+    def __init__(
+        self, plan: Sequence[Sequence[int]], rows: Sequence[Encoded], pad_id: int, signals: Sequence[Distribution] | None
+    ) -> None:
         self._plan, self._rows, self._pad_id, self._signals = plan, rows, pad_id, signals
 
     def __len__(self) -> int:

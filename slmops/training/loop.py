@@ -20,8 +20,8 @@ from slmops.errors import TrainingError
 from slmops.files import write_json
 from slmops.models.load import load_model
 from slmops.progress import Advance, progress
+from slmops.signals.distribution import Distribution
 from slmops.signals.store import SignalStore
-from slmops.signals.topk import TopK
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
 from slmops.training.forward import answers_of
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
@@ -235,7 +235,7 @@ def _encode(rows: Sequence[Row], template: Template, max_length: int) -> tuple[l
     return [row for row, _ in fitting], [encoded for _, encoded in fitting]
 
 
-def _signals_of(rows: Sequence[Row], encoded: Sequence[Encoded], store: SignalStore | None) -> list[TopK]:
+def _signals_of(rows: Sequence[Row], encoded: Sequence[Encoded], store: SignalStore | None) -> list[Distribution]:
     if store is None:
         raise TrainingError("an objective needs the teacher's signals and there are none", fix="use cross_entropy alone")
     signals = [store.get(row) for row in rows]

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from slmops.config import PluginSpec, Section, build, plugin
 from slmops.errors import ConfigError
-from slmops.signals.tensors import TopKTensors
+from slmops.signals.tensors import SampledTensors, Signal
 from slmops.training.registry import OBJECTIVES
 
 
@@ -32,7 +32,7 @@ class Answers:
 
     logits: torch.Tensor
     labels: torch.Tensor
-    signal: TopKTensors | None = None
+    signal: Signal | None = None
 
 
 class Objective(Protocol):
@@ -64,6 +64,9 @@ class ForwardKL(Section):
     (each probability to the power ``1/T``, normalised), so the loss is zero where teacher and student agree at every
     temperature, and equals the dense KL when ``k`` is the vocabulary. The factor ``T²`` keeps its gradients at the
     scale of cross-entropy's.
+
+    Of tokens drawn from the teacher it is an unbiased estimate of the dense KL, in value and gradient, at temperature 1; of a
+    single position it may be negative.
     """
 
     kd_temperature: float = Field(1.0, gt=0, description="Softness of both distributions")
@@ -78,6 +81,8 @@ class ForwardKL(Section):
         signal = answers.signal
         if signal is None:
             raise ConfigError("forward_kl needs a teacher's signals", where="training.objectives", fix="use cross_entropy alone")
+        if isinstance(signal, SampledTensors):
+            return self._of_draws(answers.logits, signal)
         student = _buckets(answers.logits, signal.ids)
         teacher = torch.cat([signal.logprobs, signal.tail.unsqueeze(-1)], dim=-1)
         if signal.ids.shape[-1] == answers.logits.shape[-1]:
@@ -86,6 +91,15 @@ class ForwardKL(Section):
         student = torch.log_softmax(student / temperature, dim=-1)
         teacher = torch.log_softmax(teacher / temperature, dim=-1)
         return temperature**2 * (teacher.exp() * (teacher - student)).sum(-1)
+
+    def _of_draws(self, logits: torch.Tensor, signal: SampledTensors) -> torch.Tensor:
+        if self.kd_temperature != 1:
+            raise ConfigError(
+                "tokens are drawn from the teacher at temperature 1, so forward_kl cannot soften them",
+                where="training.objectives",
+                fix="remove kd_temperature, or use signals.form: topk",
+            )
+        return torch.logsumexp(logits, dim=-1) - (signal.weights * logits.gather(-1, signal.ids)).sum(-1) - signal.entropy
 
 
 def _buckets(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

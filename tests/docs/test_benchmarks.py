@@ -26,3 +26,22 @@ def test_generation_prints_a_ratio_for_each_comparison(tmp_path: Path) -> None:
     assert {"one at a time, without OpenVINO", "engine driven bare"} <= set(compared)
     assert all(speedup > 0 for speedup in compared.values())
     assert result["agreement"]["with the slow loop"]["prompts"] == 2
+
+
+@pytest.mark.slow
+def test_signals_prints_bytes_and_distances_of_each_form(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", seed=3)
+    command = [sys.executable, str(ROOT / "benchmarks" / "signals.py"), "--model", str(tmp_path / "tiny"), "--json"]
+    command += ["--layers", "2", "--tokens", "400", "--validation_tokens", "60", "--steps", "2", "--gradient_batches", "1"]
+    found = subprocess.run(
+        [*command, "--output_path", str(tmp_path / "runs")], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)
+    forms = {row["form"]: row for row in result["forms"]}
+    assert {"dense", "top-32", "top-32 renormalised", "spaced 32", "independent 50"} <= set(forms)
+    assert forms["dense"]["untrained"]["off"] == 0 < forms["dense"]["untrained"]["kl"]
+    assert forms["top-12"]["untrained"]["off"] < forms["top-128"]["untrained"]["off"] < 0
+    assert forms["top-12"]["bytes_per_token"] < forms["top-32"]["bytes_per_token"] < 2 * 384
+    assert forms["spaced 32"]["gradient_cosine"]["all"] > 0.5
+    assert forms["spaced 32"]["validation_kl"]["kl"] > 0

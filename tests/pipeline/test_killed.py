@@ -82,7 +82,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_weights(finished: Run, t
     assert last.returncode == 0, last.stderr[-2000:]
     output = tmp_path / "out"
     killed, whole = contents(output), contents(finished.output)
-    assert len(whole) == 9
+    assert len(whole) == 11
     assert [name for name in whole if killed[name] != whole[name]] == []
     answers = [next((folder / "artifacts").glob("answers-[0-9a-f]*")) / "answers.jsonl" for folder in (output, finished.output)]
     lines = [[line.split('"origin"')[0] for line in file.read_text().splitlines()] for file in answers]

@@ -111,6 +111,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_recipe(tmp_path / "nowhere.yaml")
 
 
+def test_drawn_signals_are_not_softened(recipe_file: Path) -> None:
+    drawn, soft = "signals.form=sampled", "training.objectives=[{name: forward_kl, kd_temperature: 2}]"
+    with pytest.raises(ConfigError, match=r"forward_kl with a kd_temperature needs signals\.form: topk"):
+        load_recipe(recipe_file, [drawn, soft])
+    assert load_recipe(recipe_file, [drawn, soft.replace("2", "1")]).signals.samples == 32
+    assert load_recipe(recipe_file, [soft]).signals.k == 32
+
+
 def test_a_plug_in_is_a_name_and_its_options() -> None:
     assert plugin({"name": "files", "train": "a"}, where="data") == ("files", {"train": "a"})
     with pytest.raises(ConfigError, match="data: a plug-in needs a name"):

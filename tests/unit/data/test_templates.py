@@ -112,7 +112,7 @@ def test_compact_needs_the_tokens_of_chatml() -> None:
         choose_template(tokenizer, "own")
 
 
-def test_the_fingerprint_changes_with_anything_that_changes_the_token_ids() -> None:
+def test_the_fingerprints_change_with_anything_that_changes_the_token_ids() -> None:
     from tokenizers import normalizers
 
     lower = tiny_tokenizer()
@@ -125,14 +125,17 @@ def test_the_fingerprint_changes_with_anything_that_changes_the_token_ids() -> N
         choose_template(tiny_tokenizer(380), "compact"),
         choose_template(lower, "compact"),
     ]
-    assert len({template.fingerprint for template in templates}) == len(templates)
-    assert choose_template(tiny_tokenizer(), "compact").fingerprint == templates[0].fingerprint
+    found = [template.fingerprints for template in templates]
+    assert len({tuple(prints.values()) for prints in found}) == len(templates)
+    assert choose_template(tiny_tokenizer(), "compact").fingerprints == found[0]
+    changed = [{name for name in prints if prints[name] != found[0][name]} for prints in found[1:]]
+    assert changed == [{"template"}, {"template"}, {"template"}, {"tokenizer"}, {"tokenizer"}]
 
 
-def test_the_fingerprint_outlives_saving(template: Template, tmp_path: Path) -> None:
+def test_the_fingerprints_outlive_saving(template: Template, tmp_path: Path) -> None:
     from slmops.models.load import load_tokenizer
 
     template.save(tmp_path)
     again = choose_template(load_tokenizer(tmp_path), "own")
-    assert again.fingerprint == template.fingerprint
+    assert again.fingerprints == template.fingerprints
     assert again.encode(ROW) == template.encode(ROW)

@@ -2,66 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from slmops.config import SignalsSection
 from slmops.data.rows import Row
-from slmops.errors import FingerprintError
-from slmops.signals.store import INDEX, SignalStore, write_signals
-from slmops.signals.topk import TopK
+from slmops.data.templates import Encoded
+from slmops.errors import DataError, FingerprintError
+from slmops.files import size_bytes
+from slmops.signals.distribution import Distribution
+from slmops.signals.forms import Form, form_of, kind_of
+from slmops.signals.store import INDEX, SignalStore, row_key, write_signals
 
 ROWS = [Row.of(f"question {number}", answer) for number, answer in enumerate(["a", "b", "a", "c"])]
-LENGTHS = [3, 1, 2, 5]
-MADE_FROM = {"teacher": "t1", "template": "c1", "form": "top-4 float16"}
+ENCODED = [Encoded((number, *range(length)), (-100, *range(length))) for number, length in enumerate([3, 1, 2, 5])]
+MADE_FROM = {"teacher": "t1", "tokenizer": "v1", "template": "c1", "data": "d1", "mask": "m1", "form": "f1"}
+FORMS = [form_of(SignalsSection(k=4)), form_of(SignalsSection(form="sampled", samples=9))]
 
 
-def signals() -> list[TopK]:
-    logits = torch.randn(sum(LENGTHS), 20, generator=torch.Generator().manual_seed(0))
-    return [TopK.from_logits(part, 4) for part in logits.split(LENGTHS)]
+def signals(form: Form) -> list[Distribution]:
+    logits = torch.randn(11, 20, generator=torch.Generator().manual_seed(0))
+    parts = logits.split([len(one.answer_ids) for one in ENCODED])
+    return [form.reduce(part, [row]) for part, row in zip(parts, ENCODED, strict=True)]
+
+
+def pairs(form: Form) -> list[tuple[str, Distribution]]:
+    return [(row_key(row), signal) for row, signal in zip(ROWS, signals(form), strict=True)]
+
+
+@pytest.fixture(params=FORMS, ids=lambda form: form.fingerprint.split()[0])
+def form(request: pytest.FixtureRequest) -> Form:
+    return request.param
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_signals(tmp_path / "signals", ROWS, signals(), MADE_FROM)
+def folder(tmp_path: Path, form: Form) -> Path:
+    write_signals(tmp_path / "signals", pairs(form), MADE_FROM)
     return tmp_path / "signals"
 
 
-def equal(a: TopK, b: TopK) -> bool:
-    return all(np.array_equal(x, y) for x, y in ((a.ids, b.ids), (a.logprobs, b.logprobs), (a.tail, b.tail)))
+def equal(a: Distribution, b: Distribution) -> bool:
+    arrays = [(getattr(a, name), getattr(b, name)) for name in a.names()]
+    return type(a) is type(b) and all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in arrays)
 
 
-def test_a_rows_signal_is_found_in_any_order(folder: Path) -> None:
+def test_a_rows_signal_is_found_in_any_order(folder: Path, form: Form) -> None:
     store = SignalStore.open(folder, MADE_FROM)
     for number in (2, 0, 3, 1, 0):
-        assert equal(store.get(ROWS[number]), signals()[number])
+        assert equal(store.get(ROWS[number]), signals(form)[number])
 
 
-def test_the_order_of_writing_does_not_matter(folder: Path, tmp_path: Path) -> None:
-    write_signals(tmp_path / "turned", ROWS[::-1], signals()[::-1], MADE_FROM)
-    turned, straight = SignalStore.open(tmp_path / "turned", MADE_FROM), SignalStore.open(folder, MADE_FROM)
+def test_the_order_of_writing_does_not_matter(folder: Path, form: Form, tmp_path: Path) -> None:
+    turned = write_signals(tmp_path / "turned", pairs(form)[::-1], MADE_FROM)
+    straight = SignalStore.open(folder, MADE_FROM)
     assert all(equal(turned.get(row), straight.get(row)) for row in ROWS)
 
 
 def test_the_arrays_are_not_read_into_memory(folder: Path) -> None:
-    assert isinstance(SignalStore.open(folder, MADE_FROM).arrays.ids, np.memmap)
+    store = SignalStore.open(folder, MADE_FROM)
+    arrays = [getattr(store.arrays, name) for name in store.arrays.names()]
+    assert all(isinstance(array, np.memmap) for array in (*arrays, store.keys, store.spans))
+    assert all(np.shares_memory(getattr(store.get(ROWS[3]), name), getattr(store.arrays, name)) for name in store.arrays.names())
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"teacher": "t2"}, "another teacher"),
-        ({"template": "c2"}, "another template"),
-        ({"form": "top-8 float16"}, "another form"),
-        ({"teacher": "t2", "form": "top-8 float16"}, "another form and another teacher"),
-        ({"tokenizer": "x"}, "another tokenizer"),
-    ],
-)
-def test_signals_made_from_something_else_are_refused(folder: Path, change: dict[str, str], named: str) -> None:
-    with pytest.raises(FingerprintError, match=f"made with {named}\n"):
-        SignalStore.open(folder, {**MADE_FROM, **change})
+def test_rows_are_written_as_they_come(form: Form, tmp_path: Path) -> None:
+    """When a row is asked for, those before it are on their way to the disk, so that none need be kept."""
+    sizes: list[int] = []
+
+    def one_after_the_other() -> Iterator[tuple[str, Distribution]]:
+        (signal, *_) = signals(form)
+        for number in range(3000):
+            sizes.append(sum(file.stat().st_size for file in tmp_path.glob(".*.tmp")))
+            yield f"{number:020d}", signal
+
+    store = write_signals(tmp_path, one_after_the_other(), MADE_FROM)
+    assert len(store) == 3000
+    assert sizes[1000] < sizes[2000] < sizes[2999]
+    assert sizes[2999] > 0.6 * store.size - 60 * 3000  # but for what the system buffers, and the keys, which come last
+
+
+def test_the_bytes_of_a_token_are_known(folder: Path) -> None:
+    store = SignalStore.open(folder, MADE_FROM)
+    assert store.bytes_per_token == sum(size_bytes(file) for file in folder.glob("*.npy")) / 11
+
+
+@pytest.mark.parametrize("name", ["teacher", "tokenizer", "template", "data", "mask"])
+def test_signals_made_from_something_else_are_refused(folder: Path, name: str) -> None:
+    with pytest.raises(FingerprintError, match=f"made with another {name}\n"):
+        SignalStore.open(folder, {**MADE_FROM, name: "another"})
+
+
+def test_all_that_differs_is_named(folder: Path) -> None:
+    with pytest.raises(FingerprintError, match="made with another form and another mask and another teacher\n"):
+        SignalStore.open(folder, {**MADE_FROM, "teacher": "t2", "form": "f2", "mask": "m2"})
 
 
 def test_another_question_or_answer_has_no_signal(folder: Path) -> None:
@@ -71,9 +108,23 @@ def test_another_question_or_answer_has_no_signal(folder: Path) -> None:
             store.get(row)
 
 
-def test_the_index_comes_last(tmp_path: Path) -> None:
-    broken = [*signals()[:3], signals()[0]]
-    broken[3] = TopK(broken[3].ids, broken[3].logprobs[:, :2], broken[3].tail)  # cannot be joined with the others
-    with pytest.raises(ValueError, match="dimension"):
-        write_signals(tmp_path, ROWS, broken, MADE_FROM)
-    assert not (tmp_path / INDEX).exists()
+def test_of_a_row_that_comes_twice_one_signal_is_kept(form: Form, tmp_path: Path) -> None:
+    store = write_signals(tmp_path, pairs(form) * 2, MADE_FROM)
+    assert (len(store), len(store.arrays)) == (4, 11)
+    assert equal(store.get(ROWS[3]), signals(form)[3])
+
+
+def test_what_does_not_end_well_leaves_nothing_that_can_be_opened(form: Form, folder: Path) -> None:
+    other = form_of(SignalsSection(k=2))
+    mixed = [*pairs(form)[:3], (row_key(ROWS[3]), signals(other)[3])]
+    with pytest.raises((ValueError, AttributeError)):
+        write_signals(folder, mixed, MADE_FROM)
+    assert not (folder / INDEX).exists()
+    assert not list(folder.glob(".*.tmp"))
+    with pytest.raises(DataError, match="no answer to keep"):
+        write_signals(folder, [], MADE_FROM)
+
+
+def test_a_form_is_known_by_its_arrays(form: Form) -> None:
+    assert [kind_of(signal) for signal in signals(form)] == [form.fingerprint.split()[0]] * 4
+    assert len({one.fingerprint for one in (*FORMS, form_of(SignalsSection(k=5)), form_of(SignalsSection(form="sampled")))}) == 4

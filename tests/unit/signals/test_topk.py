@@ -17,7 +17,7 @@ def test_the_most_likely_tokens_are_kept_in_order() -> None:
     probabilities = np.exp([1.0, 3.0, 0.0, 2.0]) / np.exp([1.0, 3.0, 0.0, 2.0]).sum()
     assert np.exp(signal.logprobs.astype(float))[0] == pytest.approx(probabilities[[1, 3]], rel=1e-3)
     assert np.exp(signal.tail[0]) == pytest.approx(probabilities[[0, 2]].sum(), rel=1e-2)
-    assert (signal.ids.dtype, signal.logprobs.dtype, signal.tail.dtype) == (np.int32, np.float16, np.float32)
+    assert (signal.ids.dtype, signal.logprobs.dtype, signal.tail.dtype) == (np.uint16, np.float16, np.float32)
 
 
 @pytest.mark.parametrize("k", [1, 8, 32, 199])
@@ -32,7 +32,7 @@ def test_the_whole_vocabulary_leaves_no_tail(k: int) -> None:
     signal = TopK.from_logits(LOGITS, k)
     assert signal.ids.shape == (50, 200)
     assert set(signal.tail.tolist()) == {LOG_ZERO}
-    dense = torch.log_softmax(LOGITS, -1).gather(-1, torch.from_numpy(signal.ids).long())
+    dense = torch.log_softmax(LOGITS, -1).gather(-1, torch.from_numpy(signal.ids.astype(np.int64)))
     assert signal.logprobs == pytest.approx(dense.numpy(), rel=1e-3, abs=1e-6)
 
 

@@ -14,17 +14,17 @@ import pytest
 from slmops.config import Recipe, build, load_recipe
 from slmops.data.rows import Row
 from slmops.data.templates import Template
-from slmops.errors import ConfigError
+from slmops.errors import ConfigError, FingerprintError
 from slmops.files import read_jsonl, write_jsonl
 from slmops.models.resolve import resolve
 from slmops.preflight import check_teacher
 from slmops.signals.store import SignalStore
 from slmops.stages.answering import RunTeacher, answer, take_signals
-from slmops.stages.context import Context, ModelAt, rows_of
+from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.stages.measuring import load_system
 from slmops.stages.outside import measure_answers, reply_signals
 from slmops.stages.preparing import prepare_data
-from slmops.stages.teaching import cut_student, fingerprints
+from slmops.stages.teaching import cut_student, fingerprints, train_model
 from slmops.teachers.logprobs import certain_signal, reply_signal
 from slmops.testing.faults import FaultServer
 from slmops.workspace import StageResult, Workspace
@@ -127,8 +127,13 @@ def test_log_probabilities_become_signals_where_the_students_tokens_are_the_same
     matched = [row for row in single if knows(row.messages) == row.answer]
     assert signals.facts["matched"] == len(matched)
     assert signals.facts["usable"] == (len(matched) * 2 >= len(rows))
-    store = SignalStore.open(signals.path, fingerprints(run, teacher.id, template.fingerprint))
+    store = SignalStore.open(signals.path, fingerprints(run, teacher.id, template, data, answers))
     assert all(len(store.get(row)) == len(template.encode(row).answer_ids) for row in rows)
+
+
+def test_an_api_draws_no_tokens(context: Any) -> None:
+    with FaultServer(answer=knows) as server, pytest.raises(ConfigError, match=r"signals\.form: an API says its likeliest tokens"):
+        context(api(server, top_logprobs=1), signals={"form": "sampled"})
 
 
 def test_recorded_answers_teach_and_without_the_test_rows_the_teacher_is_not_measured(context: Any, tmp_path: Path) -> None:
@@ -149,15 +154,26 @@ def test_recorded_answers_teach_and_without_the_test_rows_the_teacher_is_not_mea
     assert "latency_p50_ms" not in measured.artifact.manifest.measures
 
 
-def test_a_mixture_gives_signals(context: Any, tiny_model: Path, template: Template) -> None:
+@pytest.mark.parametrize("form", ["topk", "sampled"])
+def test_a_mixture_gives_signals(context: Any, tiny_model: Path, template: Template, form: str) -> None:
     both = {"members": [{"model": str(tiny_model)}, {"model": str(tiny_model), "weight": 2}], "combine": {"name": "mixture"}}
-    run = context(both, answers={"min_success": 0, "max_new_tokens": 4}, signals={"k": 4}, chat_template="compact")
+    run = context(both, answers={"min_success": 0, "max_new_tokens": 4}, signals={"form": form, "k": 4}, chat_template="compact")
     teacher, data, answers = answered(run)
     assert teacher.distribution
     signals = take_signals(run, teacher, data, answers)
-    store = SignalStore.open(signals.path, fingerprints(run, teacher.id, template.fingerprint))
+    store = SignalStore.open(signals.path, fingerprints(run, teacher.id, template, data, answers))
     row = rows_of(data, "train")[0]
     assert len(store.get(row)) == len(template.encode(row).answer_ids)
+    assert signals.facts["bytes_per_token"] == round(store.bytes_per_token, 1)
+    for name, given in (("data", (answers, answers)), ("teacher", (data, answers))):
+        other = fingerprints(run, "another" if name == "teacher" else teacher.id, template, *given)
+        with pytest.raises(FingerprintError, match=f"another {name}\n"):
+            SignalStore.open(signals.path, other)
+    base = cut_student(run, ModelAt(tiny_model, "base"))
+    section = run.recipe.training.model_copy(update={"max_steps": 1})
+    inputs = {"data": data, "answers": answers, "signals": signals}
+    trained = train_model(run, "distilled", ModelAt(base.path / MODEL, base.id), inputs, section)
+    assert (trained.facts["steps"], trained.facts["rows"]) == (1, len(rows_of(answers, "training")))
 
 
 def test_the_teachers_reasoning_is_kept_and_trained_as_a_second_task(tmp_path: Path, tiny_model: Path) -> None:
@@ -275,6 +291,7 @@ def test_a_reply_in_other_tokens_is_none_of_the_students(template: Template) -> 
 def test_to_learn_from_a_certain_signal_is_to_learn_from_the_answer(template: Template) -> None:
     import torch
 
+    from slmops.signals.tensors import join
     from slmops.training.objectives import Answers, CrossEntropy, ForwardKL
 
     row = Row.of("where is it", "delivery")
@@ -282,8 +299,6 @@ def test_to_learn_from_a_certain_signal_is_to_learn_from_the_answer(template: Te
     answers = Answers(
         torch.randn(len(ids), 384),
         torch.tensor(ids),
-        torch.tensor(signal.ids).long(),
-        torch.tensor(signal.logprobs).float(),
-        torch.tensor(signal.tail),
+        join([signal]),
     )
     assert torch.allclose(ForwardKL()(answers), CrossEntropy()(answers), atol=1e-3)

@@ -13,6 +13,7 @@ from slmops.data.templates import Template
 from slmops.errors import DataError
 from slmops.models.load import load_model
 from slmops.runtimes.base import Generation, Sampling
+from slmops.signals.forms import TopKForm
 from slmops.tasks.classification import Classification
 from slmops.tasks.generation import Generation as FreeText
 from slmops.teachers.answered import Answered, check_success
@@ -194,14 +195,15 @@ def test_draws_at_temperature_differ_and_come_again(teacher: LocalTeacher, tmp_p
 
 def test_signals_are_taken_again_only_where_they_are_missing(teacher: LocalTeacher, template: Template, tmp_path: Path) -> None:
     rows = [row.with_answer("Delivery") for row in ROWS]
-    first = signal_rows(teacher, rows, template, k=4, chunk_rows=2, work=tmp_path)
+    first = dict(signal_rows(teacher, rows, template, TopKForm(4), chunk_rows=2, work=tmp_path))
     chunks = sorted(tmp_path.iterdir())
     assert len(chunks) == 2
     chunks[0].unlink()
     kept = chunks[1].stat().st_mtime_ns
-    second = signal_rows(teacher, rows[::-1], template, k=4, chunk_rows=2, work=tmp_path)[::-1]
+    second = dict(signal_rows(teacher, rows[::-1], template, TopKForm(4), chunk_rows=2, work=tmp_path))
     assert chunks[1].stat().st_mtime_ns == kept
     assert sorted(tmp_path.iterdir()) == chunks
-    for a, b in zip(first, second, strict=True):
-        assert np.array_equal(a.ids, b.ids)
-        assert np.array_equal(a.logprobs, b.logprobs)
+    assert list(first) == list(second)
+    for key, signal in first.items():
+        assert np.array_equal(signal.ids, second[key].ids)
+        assert np.array_equal(signal.logprobs, second[key].logprobs)

@@ -11,6 +11,7 @@ from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ModelError, TeacherError, UsageError
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
+from slmops.signals.forms import TopKForm
 from slmops.teachers.converting import converting_candidates, open_engine, weight_precision
 from slmops.teachers.engines import (
     LONG_ANSWER,
@@ -173,7 +174,7 @@ def test_weights_have_sixteen_bits_only_where_bfloat16_is_multiplied() -> None:
 
 def test_a_converted_engine_has_no_signals(teach: Callable[..., LocalTeacher]) -> None:
     with pytest.raises(TeacherError, match="openvino-genai gives no distributions"):
-        teach("openvino-genai").signals([], 4)
+        teach("openvino-genai").signals([], TopKForm(4))
 
 
 def test_few_rows_are_answered_by_torch_and_a_resumed_run_does_not_measure_again(

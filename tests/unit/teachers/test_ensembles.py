@@ -314,7 +314,8 @@ def test_a_mixture_is_between_its_members_and_their_own_where_one_has_all_the_we
 
     from slmops.data.templates import choose_template
     from slmops.models.load import load_tokenizer
-    from slmops.signals.topk import TopK
+    from slmops.signals.forms import TopKForm
+    from slmops.signals.tensors import join
     from slmops.teachers.local import LocalTeacher
     from slmops.teachers.mixture import mix
     from slmops.testing.tiny import save_tiny_model
@@ -326,9 +327,8 @@ def test_a_mixture_is_between_its_members_and_their_own_where_one_has_all_the_we
     vocabulary = 384
 
     def dense(teacher: LocalTeacher) -> torch.Tensor:
-        signal: TopK = teacher.signals(encoded, vocabulary)[0]
-        ids, logprobs = torch.tensor(signal.ids).long(), torch.tensor(signal.logprobs).float()
-        return torch.zeros(len(signal), vocabulary).scatter(1, ids, logprobs.exp())
+        signal = join(teacher.signals(encoded, TopKForm(vocabulary)))
+        return torch.zeros(len(signal.ids), vocabulary).scatter(1, signal.ids, signal.logprobs.exp())
 
     mixed = mix(loaded, [3, 1], ["a", "b"])
     assert torch.allclose(dense(mixed), 0.75 * dense(loaded[0]) + 0.25 * dense(loaded[1]), atol=1e-3)

@@ -11,6 +11,8 @@ import torch
 
 from slmops.data.templates import IGNORED, Encoded
 from slmops.models.load import load_model
+from slmops.signals.sampled import Sampled
+from slmops.signals.tensors import SampledTensors, from_batch
 from slmops.signals.topk import TopK
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
 from slmops.training.forward import answers_of
@@ -115,6 +117,23 @@ def test_signals_lie_beside_the_tokens_they_are_about() -> None:
         torch.float32,
     ]
     assert batch["signal_ids"].shape[:1] == batch["signal_tail"].shape == batch["shift_labels"].shape
+
+
+def test_drawn_tokens_lie_beside_the_tokens_they_are_about() -> None:
+    first = Sampled(np.array([2, 1, 1], np.uint8), np.array([0.5, 0, 0], np.float16), *drawn([3, 9, 5, 6], [1, 3, 4, 4]))
+    second = Sampled(np.array([1, 3], np.uint8), np.array([0, 1], np.float16), *drawn([8, 1, 2, 3], [4, 1, 1, 2]))
+    batch = collate([LONG, SHORT], PAD, [first, second])
+    assert batch["signal_ids"].tolist() == [[3, 9, 0], [5, 0, 0], [6, 0, 0], [8, 0, 0], [1, 2, 3]]
+    assert batch["signal_weights"].tolist() == [[0.25, 0.75, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0.25, 0.25, 0.5]]
+    assert batch["signal_entropy"].tolist() == [0.5, 0, 0, 0, 1]
+    assert [batch[f"signal_{name}"].dtype for name in ("ids", "weights", "entropy")] == [torch.int64, torch.float32, torch.float32]
+    seen = from_batch(batch)
+    assert isinstance(seen, SampledTensors)
+    assert seen.at(slice(4, 5)).ids.tolist() == [[1, 2, 3]]
+
+
+def drawn(ids: list[int], counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(ids, np.uint16), np.array(counts, np.uint8)
 
 
 def test_a_data_set_gives_the_batches_of_its_plan() -> None:

@@ -1,0 +1,54 @@
+"""What every stored form of a teacher's distribution has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+D = TypeVar("D", bound="Distribution")
+
+
+class Distribution:
+    """Arrays about ``N`` answer positions, already shifted and masked: entry ``i`` is about answer token ``i``.
+
+    A form is a frozen dataclass of arrays. It names those with one row a position, and those with a varying number of rows
+    a position, its drawn tokens, which lie one position after the other.
+    """
+
+    by_position: ClassVar[tuple[str, ...]]
+    by_token: ClassVar[tuple[str, ...]] = ()
+
+    def __len__(self) -> int:
+        """Positions."""
+        return len(getattr(self, self.by_position[0]))
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the arrays in ``by_token``."""
+        return len(getattr(self, self.by_token[0])) if self.by_token else 0
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of all arrays."""
+        return (*cls.by_position, *cls.by_token)
+
+    @classmethod
+    def concatenate(cls: type[D], parts: Sequence[D]) -> D:
+        """Join along the positions."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.names()})
+
+    def __getitem__(self: D, positions: slice) -> D:
+        """The part with these positions, which lie together."""
+        raise NotImplementedError
+
+    def cut(self: D, positions: slice, tokens: slice) -> D:
+        """The part with these positions and these rows of the arrays in ``by_token``."""
+        cuts = dict.fromkeys(self.by_position, positions) | dict.fromkeys(self.by_token, tokens)
+        return type(self)(**{name: getattr(self, name)[cut] for name, cut in cuts.items()})
+
+
+def id_type(vocabulary: int) -> np.dtype:
+    """The smallest type for the token ids of a vocabulary."""
+    return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
