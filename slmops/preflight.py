@@ -27,7 +27,7 @@ from slmops.teachers.combiners import COMBINERS
 from slmops.teachers.masking import finder_names
 from slmops.teachers.requests import check_price
 from slmops.teachers.spec import TeacherSpec, spec_of
-from slmops.training.registry import OBJECTIVES
+from slmops.training.registry import OBJECTIVES, own_file
 from slmops.workspace import StageResult
 
 _NEEDED = {"torch": "train", "transformers": "train", "accelerate": "train", "onnxruntime_genai": "export", "sklearn": "evaluate"}
@@ -46,7 +46,8 @@ def check_names(recipe: Recipe) -> None:
     """
     task_name(recipe.task_type)
     trainings = [recipe.training, *([recipe.teacher.tune] if recipe.teacher.tune else [])]
-    objectives = [plugin(spec, where="training.objectives")[0] for section in trainings for spec in section.objectives]
+    losses = [spec for section in trainings for spec in section.objectives if own_file(spec) is None]
+    objectives = [plugin(spec, where="training.objectives")[0] for spec in losses]
     for where, names, known in (
         ("training.objectives", objectives, OBJECTIVES.names()),
         ("export.schemes", [*recipe.export.schemes, *recipe.export.teacher_schemes], list(SCHEMES)),
