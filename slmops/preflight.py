@@ -64,6 +64,19 @@ def check_names(recipe: Recipe) -> None:
             raise UsageError(f"no row {row!r} in the comparison", where=f"gate {text!r}", fix=nearest(row, rows))
 
 
+def check_objectives(recipe: Recipe) -> None:
+    """Refuse losses that cannot be made, and those of the user's own that break the contract, before anything is paid.
+
+    Raises:
+        ConfigError: A wrong option or weight, or an own loss that does not work.
+    """
+    from slmops.training.objectives.weighted import WeightedSum
+
+    for section in (recipe.training, recipe.teacher.tune):
+        if section is not None:
+            WeightedSum.of(section.objectives)
+
+
 def check_teacher(recipe: Recipe) -> None:
     """Refuse what a teacher that is no model of this run cannot do, before anything is paid.
 

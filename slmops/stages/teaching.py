@@ -122,7 +122,7 @@ def _without_signals(section: TrainingSection) -> TrainingSection:
     if len(kept) < len(terms):
         say("  there are no signals of the teacher: the student learns from its answers alone")
         # A weight that changes does so against the others, which are gone.
-        kept = [({**spec, "weight": term.weight.highest}, term) for spec, term in kept]
+        kept = [({**spec, "weight": term.weight.highest} if "weight" in spec else spec, term) for spec, term in kept]
     return section.model_copy(update={"objectives": tuple(spec for spec, _ in kept) or ({"name": "cross_entropy"},)})
 
 

@@ -16,11 +16,12 @@ from pydantic import Field
 
 from slmops.config import Section
 from slmops.signals.tensors import SampledTensors
+from slmops.signals.topk import LOG_ZERO
 from slmops.training.objectives.base import Answers, not_for_samples, required, top_k_of
 from slmops.training.objectives.buckets import buckets
 
-LEAST_TAIL = -16.0
-"""Log of what rounding to float16 may have taken from a tail; a reverse KL would ask why the student has any mass there."""
+LEAST = -16.0
+"""Log of what rounding may have taken from an outcome; at zero a reverse KL would let no student have any mass there."""
 
 ROUNDING = 1e-6
 """Difference of two float32 probabilities that is no difference; an absolute value has no gradient at zero but one beside it."""
@@ -42,7 +43,7 @@ class Divergence(Section):
         """The loss at each position, float32 ``[N]``."""
         signal = top_k_of(self.name, answers.signal)
         student = buckets(answers.logits, signal.ids)
-        teacher = torch.cat([signal.logprobs, self.teachers_tail(signal.tail).unsqueeze(-1)], dim=-1)
+        teacher = self.known(torch.cat([signal.logprobs, signal.tail.unsqueeze(-1)], dim=-1))
         if signal.ids.shape[-1] == answers.logits.shape[-1]:
             student, teacher = student[:, :-1], teacher[:, :-1]
         temperature = self.kd_temperature
@@ -50,9 +51,9 @@ class Divergence(Section):
         student = torch.log_softmax(student / temperature, dim=-1)
         return temperature**2 * self.between(teacher, student)
 
-    def teachers_tail(self, tail: torch.Tensor) -> torch.Tensor:
-        """The log of the teacher's mass in the last bucket, ``[N]``, as this divergence uses it."""
-        return tail
+    def known(self, teacher: torch.Tensor) -> torch.Tensor:
+        """The teacher's log-probabilities ``[N, k + 1]``, the tail last, as this divergence uses them."""
+        return teacher
 
     def between(self, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
         """The divergence ``[N]`` of two tensors of log-probabilities ``[N, outcomes]``."""
@@ -91,9 +92,10 @@ class ForwardKL(Divergence):
 class _Reverse(Divergence):
     """Base of those that divide by the teacher's probabilities."""
 
-    def teachers_tail(self, tail: torch.Tensor) -> torch.Tensor:
-        """At least what rounding may have taken from it."""
-        return tail.clamp(min=LEAST_TAIL)
+    def known(self, teacher: torch.Tensor) -> torch.Tensor:
+        """Where nothing is stored, and in the tail, at least what rounding may have taken."""
+        found = torch.where(teacher > LOG_ZERO / 2, teacher, torch.full_like(teacher, LEAST))
+        return torch.cat([found[:, :-1], found[:, -1:].clamp(min=LEAST)], dim=-1)
 
 
 class ReverseKL(_Reverse):

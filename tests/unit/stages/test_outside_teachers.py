@@ -275,15 +275,10 @@ def test_a_reply_in_other_tokens_is_none_of_the_students(template: Template) -> 
 def test_to_learn_from_a_certain_signal_is_to_learn_from_the_answer(template: Template) -> None:
     import torch
 
+    from slmops.signals.tensors import TopKTensors
     from slmops.training.objectives import Answers, CrossEntropy, ForwardKL
 
     row = Row.of("where is it", "delivery")
     signal, ids = certain_signal(template, row, 4), template.encode(row).answer_ids
-    answers = Answers(
-        torch.randn(len(ids), 384),
-        torch.tensor(ids),
-        torch.tensor(signal.ids).long(),
-        torch.tensor(signal.logprobs).float(),
-        torch.tensor(signal.tail),
-    )
+    answers = Answers(torch.randn(len(ids), 384), torch.tensor(ids), TopKTensors.join([signal]))
     assert torch.allclose(ForwardKL()(answers), CrossEntropy()(answers), atol=1e-3)

@@ -255,3 +255,11 @@ def test_uld_compares_positions_up_to_the_shorter_answer() -> None:
     assert (logits.grad[2] == 0).all()
     one = ULD()(Answers(logits[:1], torch.zeros(1, dtype=torch.int64), TopKTensors.join([shorter])))
     assert torch.equal(one, losses[:1])
+
+
+def test_a_certain_teacher_lets_a_student_of_a_reverse_kl_doubt() -> None:
+    """An answer without probabilities is stored as one sure token and others that are none."""
+    sure = TopKTensors(torch.tensor([[2, 0, 1]]), torch.tensor([[0.0, LOG_ZERO, LOG_ZERO]]), torch.tensor([LOG_ZERO]))
+    answers = Answers(torch.zeros(1, 8), torch.tensor([2]), sure)
+    for name in ("reverse_kl", "skew_reverse_kl", "jsd"):
+        assert 0 < float(make(name, {})(answers)) < 16
