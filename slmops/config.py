@@ -409,4 +409,4 @@ def _known(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
             continue
         candidates = getattr(field.annotation, "__args__", (field.annotation,))
         current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), current)
-    return list(current.model_fields)
+    return [field.alias or name for name, field in current.model_fields.items()]

@@ -19,6 +19,7 @@ from slmops.preflight import (
     check_keys,
     check_machine,
     check_names,
+    check_objectives,
     check_teacher,
     check_tuning,
 )
@@ -91,6 +92,7 @@ def run(recipe: Recipe) -> Outcome:
         judges = [resolve(reference) for reference in check_judge(recipe)]
         if not (recipe.output_path / "report.json").is_file():
             check_keys(recipe)
+            check_objectives(recipe)
             check_machine(recipe, teacher, student, judges)
         save_recipe(recipe.output_path / "recipe.yaml", recipe)
         outcome = _stages(Context(recipe, workspace), teacher, student)

@@ -27,7 +27,7 @@ from slmops.teachers.combiners import COMBINERS
 from slmops.teachers.masking import finder_names
 from slmops.teachers.requests import check_price
 from slmops.teachers.spec import TeacherSpec, spec_of
-from slmops.training.registry import OBJECTIVES
+from slmops.training.registry import OBJECTIVES, own_file
 from slmops.workspace import StageResult
 
 _NEEDED = {"torch": "train", "transformers": "train", "accelerate": "train", "onnxruntime_genai": "export", "sklearn": "evaluate"}
@@ -46,7 +46,8 @@ def check_names(recipe: Recipe) -> None:
     """
     task_name(recipe.task_type)
     trainings = [recipe.training, *([recipe.teacher.tune] if recipe.teacher.tune else [])]
-    objectives = [plugin(spec, where="training.objectives")[0] for section in trainings for spec in section.objectives]
+    losses = [spec for section in trainings for spec in section.objectives if own_file(spec) is None]
+    objectives = [plugin(spec, where="training.objectives")[0] for spec in losses]
     for where, names, known in (
         ("training.objectives", objectives, OBJECTIVES.names()),
         ("export.schemes", [*recipe.export.schemes, *recipe.export.teacher_schemes], list(SCHEMES)),
@@ -61,6 +62,19 @@ def check_names(recipe: Recipe) -> None:
         row = Gate.parse(text).relative_to
         if row is not None and row not in rows:
             raise UsageError(f"no row {row!r} in the comparison", where=f"gate {text!r}", fix=nearest(row, rows))
+
+
+def check_objectives(recipe: Recipe) -> None:
+    """Refuse losses that cannot be made, and those of the user's own that break the contract, before anything is paid.
+
+    Raises:
+        ConfigError: A wrong option or weight, or an own loss that does not work.
+    """
+    from slmops.training.objectives.weighted import WeightedSum
+
+    for section in (recipe.training, recipe.teacher.tune):
+        if section is not None:
+            WeightedSum.of(section.objectives)
 
 
 def check_teacher(recipe: Recipe) -> None:

@@ -52,3 +52,16 @@ class TopK(Distribution):
 
     def __getitem__(self, positions: slice) -> TopK:
         return self.cut(positions, slice(0))
+
+    def fitted(self, positions: int) -> TopK:
+        """Cut or filled up to so many positions; those that are filled in have no mass, which no real position has."""
+        missing = positions - len(self)
+        if missing <= 0:
+            return self[:positions]
+        k = self.ids.shape[1]
+        nothing = TopK(
+            np.zeros((missing, k), dtype=self.ids.dtype),
+            np.full((missing, k), LOG_ZERO, dtype=self.logprobs.dtype),
+            np.full(missing, LOG_ZERO, dtype=self.tail.dtype),
+        )
+        return TopK.concatenate([self, nothing])

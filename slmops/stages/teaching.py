@@ -14,6 +14,7 @@ from slmops.files import digest
 from slmops.progress import say
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.tasks.base import Task
+from slmops.training.registry import objective_key
 from slmops.workspace import Made, StageResult, link_or_copy
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def train_model(
     """
     recipe = context.recipe
     config = section.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    config["objectives"] = [objective_key(spec) for spec in config["objectives"]]
     parents = {"base": base.id, **{role: result.id for role, result in inputs.items()}}
     if updates_of is not None:
         parents["updates"] = updates_of.id
@@ -118,10 +120,13 @@ def _without_signals(section: TrainingSection) -> TrainingSection:
     """A training on answers alone: the objectives that need no signals, else cross-entropy."""
     from slmops.training.objectives import WeightedSum
 
-    kept = tuple(spec for spec in section.objectives if not WeightedSum.of([spec]).needs_signal)
-    if len(kept) < len(section.objectives):
+    terms = WeightedSum.of(section.objectives).terms
+    kept = [(spec, term) for spec, term in zip(section.objectives, terms, strict=True) if not term.objective.needs_signal]
+    if len(kept) < len(terms):
         say("  there are no signals of the teacher: the student learns from its answers alone")
-    return section.model_copy(update={"objectives": kept or ({"name": "cross_entropy"},)})
+        # A weight that changes does so against the others, which are gone.
+        kept = [({**spec, "weight": term.weight.highest} if "weight" in spec else spec, term) for spec, term in kept]
+    return section.model_copy(update={"objectives": tuple(spec for spec, _ in kept) or ({"name": "cross_entropy"},)})
 
 
 def fingerprints(context: Context, teacher: str, template: Template, data: StageResult, answers: StageResult) -> dict[str, str]:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 
 from slmops.errors import ConfigError
-from slmops.signals.tensors import TopKTensors, into_batch
+from slmops.signals.tensors import SampledTensors, TopKTensors, into_batch
 from slmops.signals.topk import LOG_ZERO
-from slmops.training.objectives import Answers, Objective
+from slmops.testing.batches import check_in_batches
+from slmops.training.objectives.base import Answers, Objective
 
 POSITIONS, VOCABULARY = 6, 11
 
@@ -19,12 +20,15 @@ def check_objective(objective: Objective) -> None:
 
     The promises: one finite float32 loss a position, with finite gradients, also far from the teacher; a position's loss
     depends on nothing but that position; inputs are left alone; without a signal, an objective that needs one raises
-    ``ConfigError`` and any other does not care; where it needs one, agreeing with the teacher is the best a student can do;
-    where it does not, a likelier label costs less.
+    ``ConfigError`` and any other does not care; where it needs one, it is zero, with a gradient of zero, where student and
+    teacher agree, and that is the best a student can do; where it does not, a likelier label costs less; in a batch it is
+    about the answers' tokens, each predicted by the one before it, however the batch is padded, split or projected. One with
+    ``takes_samples`` is zero, too, where the samples have exactly the student's probabilities.
     """
     _check_shape(objective)
     _check_independence(objective)
     _check_signal(objective)
+    check_in_batches(objective)
     if objective.needs_signal:
         _check_agreement_is_best(objective)
     else:
@@ -45,6 +49,13 @@ def with_teacher(answers: Answers, teacher_logits: torch.Tensor, k: int) -> Answ
     top, ids = logprobs.topk(k, dim=-1)
     rest = logprobs.scatter(-1, ids, float("-inf")).logsumexp(-1).clamp(min=LOG_ZERO)
     return replace(answers, signal=TopKTensors(ids, top, rest))
+
+
+def with_all_samples(answers: Answers, teacher_logits: torch.Tensor) -> Answers:
+    """The same batch with so many samples of a teacher with these logits that each token has its probability as weight."""
+    logprobs = torch.log_softmax(teacher_logits, dim=-1)
+    weights, ids = logprobs.exp().sort(dim=-1, descending=True)
+    return replace(answers, signal=SampledTensors(ids, weights, -(logprobs.exp() * logprobs).sum(-1)))
 
 
 def _check_shape(objective: Objective) -> None:
@@ -81,8 +92,13 @@ def _check_signal(objective: Objective) -> None:
     try:
         objective(blind)
     except ConfigError:
-        return
-    raise AssertionError("it needs a signal and does not raise ConfigError without one")
+        pass
+    else:
+        raise AssertionError("it needs a signal and does not raise ConfigError without one")
+    if getattr(objective, "takes_samples", False):
+        value, gradient = _losses_and_gradient(objective, with_all_samples(answers, answers.logits))
+        assert value.abs().max() < 1e-4, "it is not zero where the samples have the student's probabilities"
+        assert gradient.abs().max() < 1e-5, "its gradient is not zero where the samples have the student's probabilities"
 
 
 def _check_agreement_is_best(objective: Objective) -> None:
@@ -91,6 +107,7 @@ def _check_agreement_is_best(objective: Objective) -> None:
         agreeing = with_teacher(answers, answers.logits, k)
         best, gradient = _losses_and_gradient(objective, agreeing)
         assert gradient.abs().max() < 1e-5, f"its gradient is not zero where teacher and student agree (k = {k})"
+        assert best.abs().max() < 1e-4, f"it is not zero where teacher and student agree (k = {k})"
         for step in (0.1, 1.0, -1.0):
             noise = torch.randn(answers.logits.shape, generator=torch.Generator().manual_seed(1))
             worse = objective(replace(agreeing, logits=answers.logits + step * noise))

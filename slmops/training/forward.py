@@ -1,4 +1,4 @@
-"""The student's logits at answer positions."""
+"""The student's logits and losses at answer positions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from slmops.signals.tensors import from_batch
-from slmops.training.objectives import Answers
+from slmops.training.objectives.base import Answers
+from slmops.training.projection import Losses, Projection, each, summed
 
 
 def answers_of(model: Any, batch: Mapping[str, torch.Tensor]) -> Answers:
@@ -22,3 +23,23 @@ def answers_of(model: Any, batch: Mapping[str, torch.Tensor]) -> Answers:
     ).logits
     chosen = logits.flatten(0, 1).index_select(0, batch["answer_index"]).float()
     return Answers(logits=chosen, labels=batch["shift_labels"], signal=from_batch(batch))
+
+
+def total_loss(model: Any, batch: Mapping[str, torch.Tensor], losses: Losses, projection: Projection | None) -> torch.Tensor:
+    """The sum of the losses of a batch's answer tokens: in chunks, or of the model as a whole where it has no projection."""
+    if projection is not None:
+        return summed(projection, batch, losses)
+    return _without_autocast(answers_of(model, batch), losses).sum()
+
+
+def losses_of(model: Any, batch: Mapping[str, torch.Tensor], losses: Losses, projection: Projection | None) -> torch.Tensor:
+    """The loss at each answer token of a batch, ``[N]``, without gradient."""
+    if projection is not None:
+        return each(projection, batch, losses)
+    with torch.no_grad():
+        return _without_autocast(answers_of(model, batch), losses)
+
+
+def _without_autocast(answers: Answers, losses: Losses) -> torch.Tensor:
+    with torch.autocast(answers.logits.device.type, enabled=False):
+        return losses(answers)

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from slmops.models.load import load_model
 from slmops.progress import Advance, progress
 from slmops.signals.distribution import Distribution
 from slmops.signals.store import SignalStore
+from slmops.signals.tensors import from_batch
+from slmops.signals.topk import TopK
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
-from slmops.training.forward import answers_of
+from slmops.training.forward import losses_of, total_loss
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
-from slmops.training.objectives import WeightedSum
+from slmops.training.objectives import CrossEntropy, WeightedSum
+from slmops.training.projection import Projection
 
 _COMPLETE = "complete"
 _CURVE_POINTS = 8
@@ -75,6 +79,7 @@ def train(
 
     Raises:
         TrainingError: Nothing to train on, or the loss is not finite.
+        ConfigError: An objective is not defined for signals of this form, or a loss of the user's own does not work.
         FingerprintError: A row has no signal.
     """
     keep_freed_memory()
@@ -84,7 +89,9 @@ def train(
         raise TrainingError(
             "no row is left to train on", where=what, fix=f"raise max_length (now {section.max_length}) or check the data"
         )
-    row_signals = _signals_of(kept, encoded, signals) if objective.needs_signal else None
+    pad_id = int(template.tokenizer.eos_token_id)
+    row_signals = _signals_of(kept, encoded, signals, across=objective.across_tokenizers) if objective.needs_signal else None
+    objective.check(from_batch(collate(encoded[:1], pad_id, row_signals and row_signals[:1])))
     steps = section.max_steps or steps_of(len(kept), section.batch_size, section.gradient_accumulation_steps, section.epochs)
     plan = plan_batches(
         [len(row.input_ids) for row in encoded], section.batch_size, seed, count=steps * section.gradient_accumulation_steps
@@ -96,18 +103,19 @@ def train(
         model = _with_lora(model, section)
     if section.freeze_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
-    pad_id = int(template.tokenizer.eos_token_id)
+    projection = Projection.of(model)
     checked = [template.encode(row) for row in validation]
     checkpoint = _newest_checkpoint(work)
     started = time.monotonic()
     with same_sums(), progress(what, steps, "updates", done=_step_of(checkpoint)) as advance:
-        watcher = _Watcher(advance, steps, section, checked, pad_id)
+        watcher = _Watcher(advance, steps, section, checked, pad_id, projection)
         trainer = _Trainer(
             model=model,
             args=_arguments(work, steps, section, seed),
             train_dataset=PlannedBatches(plan, encoded, pad_id, row_signals),
             data_collator=only_item,
             objective=objective,
+            projection=projection,
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
@@ -127,9 +135,9 @@ def train(
 class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without types to mypy
     """transformers' Trainer with our loss, batches planned ahead, and checkpoints that are marked when complete."""
 
-    def __init__(self, *, objective: WeightedSum, **options: Any) -> None:
+    def __init__(self, *, objective: WeightedSum, projection: Projection | None, **options: Any) -> None:
         super().__init__(**options)
-        self._objective = objective
+        self._objective, self._projection = objective, projection
         # Our loss is a sum over answer tokens divided by their number in the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -144,8 +152,12 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        losses = self._objective(answers_of(model, inputs))
-        return losses.sum() / num_items_in_batch * self.accelerator.num_processes
+        # The number of updates comes back with a checkpoint, and does not count the batches of one update.
+        loss = partial(self._objective, done=self.state.global_step / self.state.max_steps)
+        projection = self._projection if model is self.model else None  # one that is spread over devices is called as a whole
+        with self.accelerator.autocast():
+            total = total_loss(model, inputs, loss, projection)
+        return total / num_items_in_batch * self.accelerator.num_processes
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
@@ -159,12 +171,20 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
 class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # the same
     """Shows progress, asks for checkpoints by the clock, measures the validation loss and stops on a loss that is not finite."""
 
-    def __init__(self, advance: Advance, steps: int, section: TrainingSection, validation: Sequence[Encoded], pad_id: int) -> None:
+    def __init__(
+        self,
+        advance: Advance,
+        steps: int,
+        section: TrainingSection,
+        validation: Sequence[Encoded],
+        pad_id: int,
+        projection: Projection | None,
+    ) -> None:
         self._advance = advance
         self._every = max(1, steps // _CURVE_POINTS)
         self._checkpoint_seconds = section.checkpoint_seconds
         self._dtype = autocast_type(section.precision)
-        self._validation, self._pad_id = validation, pad_id
+        self._validation, self._pad_id, self._projection = validation, pad_id, projection
         self._last_save = time.monotonic()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
@@ -183,21 +203,21 @@ class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # the same
         if loss != loss or abs(loss) == float("inf"):
             raise TrainingError(f"the loss is {loss} at update {state.global_step}", fix="lower learning_rate")
         if self._validation:
-            entry["validation"] = _validation_loss(kwargs["model"], self._validation, self._pad_id, self._dtype)
+            entry["validation"] = self._validation_loss(kwargs["model"])
 
-
-def _validation_loss(model: Any, rows: Sequence[Encoded], pad_id: int, dtype: torch.dtype | None) -> float:
-    """Mean cross-entropy of the answers' tokens, in nats."""
-    was_training = model.training
-    model.eval()
-    total, count = 0.0, 0
-    with torch.no_grad(), torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not None):
-        for start in range(0, len(rows), _VALIDATION_BATCH):
-            answers = answers_of(model, collate(rows[start : start + _VALIDATION_BATCH], pad_id))
-            total += float(torch.nn.functional.cross_entropy(answers.logits, answers.labels, reduction="sum"))
-            count += answers.labels.numel()
-    model.train(was_training)
-    return total / count
+    def _validation_loss(self, model: Any) -> float:
+        """Mean cross-entropy of the answers' tokens, in nats."""
+        was_training = model.training
+        model.eval()
+        total, count = 0.0, 0
+        with torch.no_grad(), torch.autocast(model.device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            for start in range(0, len(self._validation), _VALIDATION_BATCH):
+                batch = collate(self._validation[start : start + _VALIDATION_BATCH], self._pad_id)
+                losses = losses_of(model, batch, CrossEntropy(), self._projection)
+                total += float(losses.sum())
+                count += losses.numel()
+        model.train(was_training)
+        return total / count
 
 
 def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> TrainingArguments:
@@ -235,16 +255,20 @@ def _encode(rows: Sequence[Row], template: Template, max_length: int) -> tuple[l
     return [row for row, _ in fitting], [encoded for _, encoded in fitting]
 
 
-def _signals_of(rows: Sequence[Row], encoded: Sequence[Encoded], store: SignalStore | None) -> list[Distribution]:
+def _signals_of(rows: Sequence[Row], encoded: Sequence[Encoded], store: SignalStore | None, *, across: bool) -> list[Distribution]:
+    """The signals of rows; ``across`` fits those of another tokenizer to the student's tokens, position by position."""
     if store is None:
         raise TrainingError("an objective needs the teacher's signals and there are none", fix="use cross_entropy alone")
     signals = [store.get(row) for row in rows]
+    whole = [signal for signal in signals if isinstance(signal, TopK)]
+    if across and len(whole) == len(signals):
+        return [signal.fitted(len(own.answer_ids)) for own, signal in zip(encoded, whole, strict=True)]
     for row, own, signal in zip(rows, encoded, signals, strict=True):
         if len(signal) != len(own.answer_ids):
             raise TrainingError(
                 f"{len(signal)} signal positions for {len(own.answer_ids)} answer tokens",
                 where=row.origin,
-                fix="teacher and student tokenize differently: use objectives without signals",
+                fix="teacher and student tokenize differently: use uld, or objectives without signals",
             )
     return signals
 

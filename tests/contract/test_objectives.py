@@ -9,11 +9,22 @@ from typing import Any
 import pytest
 import torch
 
+from slmops.signals.tensors import SampledTensors
+from slmops.testing import batches
 from slmops.testing.objectives import check_objective
+from slmops.training.batches import collate
 from slmops.training.objectives import Answers, CrossEntropy, ForwardKL
 from slmops.training.registry import OBJECTIVES
 
-OPTIONS: dict[str, list[dict[str, Any]]] = {"forward_kl": [{"kd_temperature": 3.0}, {"kd_temperature": 0.5}]}
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "forward_kl": [{"kd_temperature": 3.0}, {"kd_temperature": 0.5}],
+    "jsd": [{"beta": 0.0}, {"beta": 0.1}, {"beta": 1.0, "kd_temperature": 2.0}],
+    "reverse_kl": [{"kd_temperature": 3.0}],
+    "skew_kl": [{"alpha": 0.0}, {"alpha": 0.5, "kd_temperature": 2.0}],
+    "skew_reverse_kl": [{"alpha": 0.0}, {"alpha": 0.5, "kd_temperature": 2.0}],
+    "total_variation": [{"kd_temperature": 2.0}],
+    "uld": [{"kd_temperature": 2.0}],
+}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
@@ -25,8 +36,8 @@ def test_a_registered_objective_keeps_the_contract(name: str) -> None:
 class Broken:
     """An objective with a mistake."""
 
-    def __init__(self, needs_signal: bool, loss: Callable[[Answers], torch.Tensor]) -> None:
-        self.needs_signal, self._loss = needs_signal, loss
+    def __init__(self, needs_signal: bool, loss: Callable[[Answers], torch.Tensor], *, takes_samples: bool = False) -> None:
+        self.needs_signal, self.takes_samples, self._loss = needs_signal, takes_samples, loss
 
     def __call__(self, answers: Answers) -> torch.Tensor:
         return self._loss(answers)
@@ -40,6 +51,12 @@ def kl_of_top(answers: Answers) -> torch.Tensor:
 
 def kl_softened_on_one_side(answers: Answers) -> torch.Tensor:
     return ForwardKL().__call__(replace(answers, logits=answers.logits / 2))
+
+
+def sampled_as_if_top(answers: Answers) -> torch.Tensor:
+    """Forgets the teacher's entropy."""
+    losses = ForwardKL()(answers)
+    return losses + answers.signal.entropy if isinstance(answers.signal, SampledTensors) else losses
 
 
 def changing_its_input(answers: Answers) -> torch.Tensor:
@@ -62,6 +79,8 @@ MISTAKES = {
     ),
     "does not raise ConfigError": Broken(True, CrossEntropy()),
     "gradient is not zero": Broken(True, lambda answers: ForwardKL()(answers) + (answers.logits**2).mean(-1)),
+    "not zero where teacher and student agree": Broken(True, lambda answers: ForwardKL()(answers) + 1.0),
+    "not zero where the samples have the student's": Broken(True, lambda answers: sampled_as_if_top(answers), takes_samples=True),
     "has a lower loss": Broken(True, lambda answers: -ForwardKL()(answers)),
     "costs nothing": Broken(True, lambda answers: 0.0 * ForwardKL()(answers)),
     "a likelier label does not cost less": Broken(False, lambda answers: -CrossEntropy()(answers)),
@@ -82,3 +101,29 @@ def test_the_contract_notices_a_loss_that_pulls_away_from_the_teacher(loss: Call
 
     with pytest.raises(AssertionError, match="gradient is not zero"):
         check_objective(Broken(True, guarded))
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy(), ForwardKL()])
+@pytest.mark.parametrize("column", [1, -1])
+def test_the_contract_notices_a_shift_by_one(objective: Any, column: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the logits at an answer token are taken for those that predict it."""
+
+    def shifted(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        batch = collate(*arguments, **options)
+        return {**batch, "logits_to_keep": (batch["logits_to_keep"] + column) % batch["input_ids"].shape[1]}
+
+    monkeypatch.setattr(batches, "collate", shifted)
+    with pytest.raises(AssertionError, match="not those of the answers' tokens, each predicted by the token before it"):
+        check_objective(objective)
+
+
+def test_the_contract_notices_a_loss_that_depends_on_the_size_of_a_batch() -> None:
+    """One that is careful where it is asked about few positions for the first time, as no rule of its options says."""
+    asked: list[int] = []
+
+    def moody(answers: Answers) -> torch.Tensor:
+        asked.append(len(answers.logits))
+        return CrossEntropy()(answers) * (2.0 if asked.count(3) and len(answers.logits) == 1 else 1.0)
+
+    with pytest.raises(AssertionError, match="it differs for a batch that is projected 1 positions at a time"):
+        check_objective(Broken(False, moody))

@@ -51,6 +51,25 @@ def test_the_names_of_a_sound_recipe_pass(tmp_path: Path) -> None:
     preflight.check_names(recipe(tmp_path, gates=["accuracy >= 0.9 * teacher", "size_mb <= 100"]))
 
 
+@pytest.mark.parametrize(
+    ("objective", "problem"),
+    [
+        ({"name": "jsd", "beta": 2}, "objective 'jsd': beta: Input should be less than or equal to 1"),
+        (
+            {"name": "uld", "weight": {"from": 0, "too": 1}},
+            "weight of uld: to: Field required; too: unknown key; did you mean 'to'",
+        ),
+        ({"name": "own", "file": "nowhere.py:Loss"}, "nowhere.py: no such file"),
+    ],
+)
+def test_a_loss_that_cannot_be_made_is_refused(tmp_path: Path, objective: dict[str, Any], problem: str) -> None:
+    for changes in ({"training": {"objectives": [objective]}}, {"teacher": {"model": "m", "tune": {"objectives": [objective]}}}):
+        preflight.check_names(recipe(tmp_path, **changes))
+        with pytest.raises(ConfigError, match=problem):
+            preflight.check_objectives(recipe(tmp_path, **changes))
+    preflight.check_objectives(recipe(tmp_path))
+
+
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "find_spec", lambda name: None if name == "onnxruntime_genai" else object())
     with pytest.raises(MissingExtraError, match=r"slmops\[export\]"):

@@ -13,8 +13,11 @@ import torch
 from slmops.config import LoraSection, TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import Template
-from slmops.errors import TrainingError
+from slmops.errors import ConfigError, TrainingError
 from slmops.models.load import load_model
+from slmops.signals.store import SignalStore, row_key
+from slmops.signals.tensors import SampledTensors
+from slmops.signals.topk import TopK
 from slmops.training import loop
 from slmops.training.batches import collate
 from slmops.training.forward import answers_of
@@ -29,7 +32,13 @@ Train = Callable[..., Trained]
 def run(tiny_model: Path, template: Template, tmp_path: Path) -> Train:
     """Train into ``tmp_path/NAME`` with the sections' values given."""
 
-    def call(name: str = "model", rows: Sequence[Row] = ROWS, validation: Sequence[Row] = (), **values: Any) -> Trained:
+    def call(
+        name: str = "model",
+        rows: Sequence[Row] = ROWS,
+        validation: Sequence[Row] = (),
+        signals: SignalStore | None = None,
+        **values: Any,
+    ) -> Trained:
         section = TrainingSection(**{"max_steps": 3, "batch_size": 4, "precision": "float32", **values})
         return train(
             tiny_model,
@@ -41,6 +50,7 @@ def run(tiny_model: Path, template: Template, tmp_path: Path) -> Train:
             section=section,
             seed=1,
             what="trial",
+            signals=signals,
         )
 
     return call
@@ -157,6 +167,40 @@ def test_an_objective_that_needs_signals_does_not_start_without(run: Train) -> N
         run(objectives=({"name": "forward_kl"},))
 
 
+def store_of(signals: dict[str, TopK]) -> SignalStore:
+    spans, start = {}, 0
+    for key, signal in signals.items():
+        spans[key] = (start, len(signal))
+        start += len(signal)
+    return SignalStore(TopK.concatenate(list(signals.values())), spans)
+
+
+def test_a_teacher_with_another_tokenizer_teaches_by_uld_alone(run: Train, template: Template, tmp_path: Path) -> None:
+    """Its answers have a token more, or fewer, than the student's."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = [len(template.encode(row).answer_ids) + (1, -1)[number % 2] for number, row in enumerate(ROWS)]
+    other = [TopK.from_logits(3 * torch.randn(count, 900, generator=generator), 5) for count in tokens]
+    signals = store_of({row_key(row): signal for row, signal in zip(ROWS, other, strict=True)})
+    with pytest.raises(TrainingError, match=r"rows.csv:0: \d+ signal positions for \d+ answer tokens\n.*use uld"):
+        run(objectives=({"name": "uld"}, {"name": "jsd"}), signals=signals)
+    trained = run(
+        objectives=({"name": "uld"}, {"name": "cross_entropy", "weight": 0.1}), signals=signals, max_steps=12, learning_rate=1e-2
+    )
+    assert trained.curve[-1]["loss"] < 0.9 * trained.curve[0]["loss"]
+
+
+def test_an_objective_that_is_not_for_sampled_tokens_does_not_start(
+    run: Train, template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = sum(len(template.encode(row).answer_ids) for row in ROWS)
+    signals = store_of({row_key(row): TopK.from_logits(torch.zeros(len(template.encode(row).answer_ids), 9), 2) for row in ROWS})
+    samples = SampledTensors(torch.zeros(tokens, 1, dtype=torch.int64), torch.ones(tokens, 1), torch.zeros(tokens))
+    monkeypatch.setattr(loop, "from_batch", lambda batch: samples)
+    with pytest.raises(ConfigError, match=r"reverse_kl is not defined for tokens sampled.*\n.*forward_kl with kd_temperature 1"):
+        run(objectives=({"name": "cross_entropy"}, {"name": "reverse_kl"}), signals=signals)
+    assert not list(tmp_path.glob("model*"))
+
+
 def test_the_global_random_state_does_not_matter(run: Train, tmp_path: Path) -> None:
     torch.manual_seed(1)
     run("first", lora=LoraSection(dropout=0.2))
@@ -189,7 +233,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
 
 @pytest.mark.parametrize(
     ("function", "call"),
-    [("answers_of", 9), ("write_json", 4)],  # each update calls answers_of for its batch and for the validation rows
+    [("total_loss", 5), ("write_json", 4)],
     ids=["in the fifth update", "with the fourth checkpoint half-written"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_bytes_and_curve(

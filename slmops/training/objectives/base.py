@@ -1,0 +1,93 @@
+"""What an objective sees and what it is, and the loss that needs no teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from slmops.config import Section
+from slmops.errors import ConfigError
+from slmops.signals.tensors import SampledTensors, Signal, TopKTensors
+
+WHERE = "training.objectives"
+"""The key of a recipe that names the losses."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an objective sees of a batch: ``N`` answer positions, shifted and masked already.
+
+    Args:
+        logits: Student's logits, float32 ``[N, V]``.
+        labels: Token ids of the answers, int64 ``[N]``.
+        signal: Teacher's distribution there, or ``None`` without a teacher.
+    """
+
+    logits: torch.Tensor
+    labels: torch.Tensor
+    signal: Signal | None = None
+
+
+class Objective(Protocol):
+    """A loss; ``needs_signal`` says whether it can work without a teacher's distribution.
+
+    Two more attributes may be given, and are False where they are not: ``takes_samples`` (tokens sampled from the teacher
+    will do) and ``across_tokenizers`` (the teacher's token ids may mean other tokens than the student's).
+    """
+
+    @property
+    def needs_signal(self) -> bool:
+        """Whether it needs a teacher's distribution."""
+
+    def __call__(self, answers: Answers) -> torch.Tensor:
+        """The loss at each position, float32 ``[N]``.
+
+        Raises:
+            ConfigError: It needs a teacher's distribution, and there is none, or one of a form that it is not defined for.
+        """
+
+
+class CrossEntropy(Section):
+    """Negative log-likelihood of the answer."""
+
+    @property
+    def needs_signal(self) -> bool:
+        """It does not."""
+        return False
+
+    def __call__(self, answers: Answers) -> torch.Tensor:
+        """The loss at each position, float32 ``[N]``."""
+        return torch.nn.functional.cross_entropy(answers.logits, answers.labels, reduction="none")
+
+
+def required(name: str, signal: Signal | None) -> Signal:
+    """The signal that an objective needs.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if signal is None:
+        raise ConfigError(f"{name} needs a teacher's signals", where=WHERE, fix="use cross_entropy alone")
+    return signal
+
+
+def top_k_of(name: str, signal: Signal | None) -> TopKTensors:
+    """The signal of an objective that compares whole distributions.
+
+    Raises:
+        ConfigError: There is none, or the teacher was only sampled from.
+    """
+    if isinstance(found := required(name, signal), SampledTensors):
+        raise not_for_samples(name)
+    return found
+
+
+def not_for_samples(name: str) -> ConfigError:
+    """What is wrong with a recipe that gives an objective tokens sampled from the teacher, and what to do."""
+    return ConfigError(
+        f"{name} is not defined for tokens sampled from the teacher",
+        where=WHERE,
+        fix="take the teacher's top-k as signals, or forward_kl with kd_temperature 1 as objective",
+    )

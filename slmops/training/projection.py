@@ -1,0 +1,175 @@
+"""From hidden states to losses: answer positions alone reach the vocabulary, and only a chunk of them at a time.
+
+The logits of ``N`` answer tokens over ``V`` words are by far the largest tensor of a small model's training. Here they are
+made for a chunk of positions, become losses and gradients, and are gone before the next chunk's are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from slmops.progress import say
+from slmops.signals.tensors import from_batch
+from slmops.training.objectives.base import Answers
+
+Losses = Callable[[Answers], torch.Tensor]
+"""What makes one loss a position out of answers; a position's loss depends on that position alone."""
+
+_CHUNK_VALUES = 1 << 24
+"""Logits of a chunk: 64 MiB in float32, and a few hundred positions, which is enough for matrix products at full speed."""
+
+_SCALED_BY = {"logit_scale": 1.0, "lm_head_multiplier": 1.0, "logits_scaling": -1.0}
+"""Values of a model's configuration that its logits are multiplied by, and the power they are raised to."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What a causal language model consists of, seen from its end.
+
+    Args:
+        body: Token ids to hidden states.
+        head: Hidden states to logits.
+        scale: Factor of the logits.
+        cap: Bound that a hyperbolic tangent keeps them in (Gemma 2), or ``None``.
+    """
+
+    body: Any
+    head: Any
+    scale: float = 1.0
+    cap: float | None = None
+
+    @classmethod
+    def of(cls, model: Any) -> Projection | None:
+        """That of a model of transformers, also within an adapter of PEFT; ``None`` where the parts do not make its logits.
+
+        It is tried on a few tokens, so a family that does something else to its logits is noticed, and said.
+        """
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        body, head = getattr(inner, "base_model", None), _head_of(inner)
+        if body is None or body is inner or head is None:
+            return None
+        settings = inner.config.get_text_config() if hasattr(inner.config, "get_text_config") else inner.config
+        scale = 1.0
+        for name, power in _SCALED_BY.items():
+            value = getattr(settings, name, None)
+            scale *= value**power if isinstance(value, int | float) and value else 1.0
+        found = cls(body, head, scale, getattr(settings, "final_logit_softcapping", None))
+        if found._makes_the_logits_of(model):
+            return found
+        say("  this model's logits are more than its output layer: they are made all at once, not in chunks")
+        return None
+
+    def hidden(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Hidden states at the answer positions of a batch of :func:`slmops.training.batches.collate`, ``[N, H]``."""
+        read = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+        states = self.body(**read, use_cache=False)[0]
+        return states.index_select(1, batch["logits_to_keep"]).flatten(0, 1).index_select(0, batch["answer_index"])
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits in float32, ``[..., V]``."""
+        logits: torch.Tensor = self.head(hidden).float()
+        if self.scale != 1:
+            logits = logits * self.scale
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+    def _makes_the_logits_of(self, model: Any) -> bool:
+        tokens = torch.arange(8, device=self.head.weight.device).unsqueeze(0) % self.head.weight.shape[0]
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            own = model(input_ids=tokens, use_cache=False).logits.float()
+            parts = self.logits(self.body(input_ids=tokens, use_cache=False)[0])
+        model.train(was_training)
+        return own.shape == parts.shape and bool(torch.allclose(own, parts, rtol=1e-3, atol=1e-3 * float(own.abs().max())))
+
+
+def summed(
+    projection: Projection, batch: Mapping[str, torch.Tensor], losses: Losses, *, positions: int | None = None
+) -> torch.Tensor:
+    """The sum of the losses of a batch's answer tokens, with its gradient.
+
+    What fits into one chunk is differentiated as usual. Of more, each chunk's gradient is computed together with its losses,
+    so that nothing of it is kept and nothing computed twice.
+
+    Args:
+        projection: Of the model.
+        batch: Of :func:`slmops.training.batches.collate`.
+        losses: What is summed.
+        positions: Answer tokens of a chunk; absent: as many as 64 MiB of logits hold.
+    """
+    hidden = projection.hidden(batch)
+    answers = _answers_in(projection, batch, losses)
+    size = positions or _chunk_positions(projection)
+    if len(hidden) <= size:
+        return answers(hidden, slice(None)).sum()
+    parameters = [parameter for parameter in projection.head.parameters() if parameter.requires_grad]
+    total: torch.Tensor = _SumOfChunks.apply(hidden, answers, size, *parameters)
+    return total
+
+
+def each(
+    projection: Projection, batch: Mapping[str, torch.Tensor], losses: Losses, *, positions: int | None = None
+) -> torch.Tensor:
+    """The loss at each answer token of a batch, ``[N]``, without gradient."""
+    with torch.no_grad():
+        hidden = projection.hidden(batch)
+        answers = _answers_in(projection, batch, losses)
+        size = positions or _chunk_positions(projection)
+        return torch.cat([answers(hidden[part], part) for part in _chunks(len(hidden), size)])
+
+
+_InChunk = Callable[[torch.Tensor, slice], torch.Tensor]
+
+
+def _answers_in(projection: Projection, batch: Mapping[str, torch.Tensor], losses: Losses) -> _InChunk:
+    """Losses of hidden states that stand at a slice of the answer positions."""
+    labels, signal = batch["shift_labels"], from_batch(batch)
+
+    def answered(hidden: torch.Tensor, part: slice) -> torch.Tensor:
+        logits = projection.logits(hidden)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return losses(Answers(logits, labels[part], None if signal is None else signal.at(part)))
+
+    return answered
+
+
+class _SumOfChunks(torch.autograd.Function):
+    """The sum of all chunks' losses; the gradients are those of the forward pass, times what comes from above."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, answered: _InChunk, size: int, *parameters: torch.Tensor) -> torch.Tensor:
+        total = hidden.new_zeros((), dtype=torch.float32)
+        of_hidden = torch.empty_like(hidden)
+        of_parameters: list[torch.Tensor] = []
+        for part in _chunks(len(hidden), size):
+            with torch.enable_grad():
+                own = hidden[part].detach().requires_grad_(True)
+                loss = answered(own, part).sum()
+            of_hidden[part], *more = torch.autograd.grad(loss, (own, *parameters))
+            of_parameters = [so_far.add_(one) for so_far, one in zip(of_parameters, more, strict=True)] if of_parameters else more
+            total += loss.detach()
+        ctx.save_for_backward(of_hidden, *of_parameters)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (above,) = gradients
+        of_hidden, *of_parameters = (gradient.mul_(above) for gradient in ctx.saved_tensors)
+        return of_hidden, None, None, *of_parameters
+
+
+def _chunks(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _chunk_positions(projection: Projection) -> int:
+    return max(1, _CHUNK_VALUES // int(projection.head.weight.shape[0]))
+
+
+def _head_of(model: Any) -> Any:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return head if isinstance(getattr(head, "weight", None), torch.Tensor) else None
