@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from slmops.errors import ModelError
-from slmops.files import atomic, write_json
+from slmops.files import write_json
 from slmops.models.cache import MODEL_FILES
-from slmops.models.load import CONFIG, WEIGHTS, TensorInfo, read_config, tensor_infos, weight_files
+from slmops.models.load import CONFIG, WEIGHTS, read_config, tensor_infos, weight_files
+from slmops.models.weights import write_safetensors
 
 _LAYER_KEY = re.compile(r"(?P<stack>(?:.*?\.)?(?:layers|h)\.)(?P<index>\d+)(?P<rest>\..+)")
 _DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -27,7 +26,6 @@ _RULES_BY_NUMBER = {
     "mlp_only_layers": "mlp_layer_types",
     "attn_layer_period": "layers_block_type",
 }
-_COPY_BYTES = 1 << 24
 
 
 def uniform_layers(total: int, keep: int) -> list[int]:
@@ -70,7 +68,7 @@ def cut_depth(source: Path, target: Path, keep: Sequence[int]) -> None:
             shutil.copyfile(file, target / file.name)
     new_number = {old: new for new, old in enumerate(keep)}
     kept = {_renamed(name, new_number): (file, info) for file, name, info in tensors if _is_kept(name, new_number)}
-    _write_safetensors(target / WEIGHTS, kept)
+    write_safetensors(target / WEIGHTS, kept)
     write_json(target / CONFIG, _cut_config(config, total, keep))
 
 
@@ -110,26 +108,3 @@ def _cut_config(config: Mapping[str, Any], total: int, keep: Sequence[int]) -> d
         return value
 
     return {key: cut(key, value) for key, value in config.items()}
-
-
-def _write_safetensors(target: Path, tensors: Mapping[str, tuple[Path, TensorInfo]]) -> None:
-    """Format: https://huggingface.co/docs/safetensors (length of the header, JSON header, data)."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, (_, info) in tensors.items():
-        size = info.end - info.start
-        header[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with atomic(target, "wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
-        for file, info in tensors.values():
-            with file.open("rb") as stream:
-                _copy(stream, out, info.start, info.end)
-
-
-def _copy(stream: IO[bytes], out: IO[bytes], start: int, end: int) -> None:
-    stream.seek(start)
-    for position in range(start, end, _COPY_BYTES):
-        out.write(stream.read(min(_COPY_BYTES, end - position)))
