@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": ("slmops.commands.evaluate:app", "measure models on test rows: intervals, costs, gates, a report"),
     "benchmark": ("slmops.commands.benchmark:app", "ask a model benchmarks people know, on local data, by EleutherAI's harness"),
     "review": ("slmops.commands.review:app", "blind side-by-side sheets for people, and what their verdicts say"),
+    "shrink": ("slmops.commands.shrink:app", "cut a model to a size or a time: fewer layers, fewer tokens"),
     "serve": ("slmops.commands.serve:app", "serve a model with the OpenAI API"),
     "ask": ("slmops.commands.ask:app", "serve a model for one question through the openai client"),
 }

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ class Bpe:
                 where=str(file),
                 fix="trimming knows byte-pair encodings over bytes, or with bytes as fallback; leave the vocabulary whole",
             )
-        merges = tuple(tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"])
-        return cls(data, model["vocab"], merges, byte_level)
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+        return cls(data, model["vocab"], tuple((left, right) for left, right in pairs), byte_level)
 
     @cached_property
     def ranks(self) -> Mapping[tuple[str, str], int]:
@@ -100,7 +101,7 @@ class Bpe:
             return [token]
         symbols, seen = list(token), dict.fromkeys(token)
         while len(symbols) > 1:
-            ranked = [(self.ranks.get(pair, -1), place) for place, pair in enumerate(zip(symbols, symbols[1:], strict=False))]
+            ranked = [(self.ranks.get(pair, -1), place) for place, pair in enumerate(pairwise(symbols))]
             possible = [(rank, place) for rank, place in ranked if rank >= 0]
             if not possible:
                 return [token]

@@ -14,7 +14,9 @@ from slmops.models.cache import MODEL_FILES
 from slmops.models.load import CONFIG, WEIGHTS, read_config, tensor_infos, weight_files
 from slmops.models.weights import write_safetensors
 
-_LAYER_KEY = re.compile(r"(?P<stack>(?:.*?\.)?(?:layers|h)\.)(?P<index>\d+)(?P<rest>\..+)")
+LAYER_KEY = re.compile(r"(?P<stack>(?:.*?\.)?(?:layers|h)\.)(?P<index>\d+)(?P<rest>\..+)")
+"""Name of a tensor that belongs to a layer."""
+
 _DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 # Settings that choose what a layer is by its number, and the list that takes their place where a config has it.
 _RULES_BY_NUMBER = {
@@ -73,7 +75,7 @@ def cut_depth(source: Path, target: Path, keep: Sequence[int]) -> None:
 
 
 def _count_layers(source: Path, config: Mapping[str, Any], names: Iterable[str]) -> int:
-    matches = [match for name in names if (match := _LAYER_KEY.fullmatch(name))]
+    matches = [match for name in names if (match := LAYER_KEY.fullmatch(name))]
     stacks = sorted({match["stack"] for match in matches})
     total = next((int(config[key]) for key in _DEPTH_KEYS if isinstance(config.get(key), int)), 0)
     problem = None
@@ -90,12 +92,12 @@ def _count_layers(source: Path, config: Mapping[str, Any], names: Iterable[str])
 
 
 def _is_kept(name: str, new_number: Mapping[int, int]) -> bool:
-    match = _LAYER_KEY.fullmatch(name)
+    match = LAYER_KEY.fullmatch(name)
     return match is None or int(match["index"]) in new_number
 
 
 def _renamed(name: str, new_number: Mapping[int, int]) -> str:
-    match = _LAYER_KEY.fullmatch(name)
+    match = LAYER_KEY.fullmatch(name)
     return name if match is None else f"{match['stack']}{new_number[int(match['index'])]}{match['rest']}"
 
 

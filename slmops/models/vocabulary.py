@@ -25,15 +25,13 @@ from slmops.models.weights import Part, Rows, write_safetensors
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from slmops.data.rows import Row
-    from slmops.data.templates import Template
-
 MARGIN = 4096
 """Common tokens that are kept beside those the texts need."""
 
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
 _GENERATION = "generation_config.json"
-_TABLES = re.compile(r"(.*\.)?(embed_tokens|wte|embed_in|lm_head|embed_out)\.(weight|bias)")
+TABLES = re.compile(r"(.*\.)?(embed_tokens|wte|embed_in|lm_head|embed_out)\.(weight|bias)")
+"""Names of the tensors with one row a token."""
 _PER_LAYER = "vocab_size_per_layer_input"
 _TOKEN_KEY = re.compile(r".*_token_(id|ids|index)|(begin_)?suppress_tokens")
 _ANY_TEXT = "Straße 12,50 € naïve 日本語 Ελλάδα עברית 한국어 😀\t\n «æþð» Ωß ćž Ñ\x00\x7f"
@@ -108,14 +106,6 @@ class Vocabulary:
                 fix=f"the texts need {self.smallest:,}, and there are {self.largest:,}: choose a number between",
             )
         return self.tokens[: size - len(self.missing)]
-
-
-def used_tokens(template: Template, rows: Iterable[Row]) -> set[int]:
-    """Ids of all tokens in prompts and answers of rows, as a model sees them."""
-    used: set[int] = set()
-    for row in rows:
-        used.update(template.encode(row).input_ids if row.answer else template.prompt_ids(row))
-    return used
 
 
 def trim_vocabulary(source: Path, target: Path, keep: Sequence[str]) -> None:
@@ -220,7 +210,7 @@ def _write_weights(
 ) -> None:
     size = int((config.get("text_config") or config)["vocab_size"])
     tensors = {name: (file, info) for file in weight_files(source) for name, info in tensor_infos(file).items()}
-    tables = {name for name, (_, info) in tensors.items() if _TABLES.fullmatch(name) and info.shape[0] == size}
+    tables = {name for name, (_, info) in tensors.items() if TABLES.fullmatch(name) and info.shape[0] == size}
     others = [name for name in tensors if "embed_tokens" in name and name not in tables]
     if not any(name.endswith(".weight") for name in tables) or others or config.get(_PER_LAYER):
         raise ModelError(

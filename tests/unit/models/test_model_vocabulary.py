@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from slmops.data.rows import Row
-from slmops.data.templates import choose_template
 from slmops.errors import ModelError
 from slmops.files import read_json, write_json
 from slmops.models.bpe import Bpe
 from slmops.models.load import load_model, load_tokenizer, parameter_count, read_config
-from slmops.models.vocabulary import TokenMap, Vocabulary, trim_vocabulary, used_tokens
+from slmops.models.vocabulary import TokenMap, Vocabulary, trim_vocabulary
 from slmops.testing.tiny import save_tiny_model, tiny_tokenizer
 
 TEXTS = ["where is my parcel", "please refund the money"]
@@ -219,13 +217,6 @@ def test_a_size_that_the_texts_do_not_fit_into_is_refused(tiny_model: Path) -> N
     vocabulary = order_of(tiny_model)
     with pytest.raises(ModelError, match=f"the texts need {vocabulary.smallest}"):
         vocabulary.first(vocabulary.smallest - 1)
-
-
-def test_what_rows_need_is_what_the_template_makes_of_them(tiny_model: Path) -> None:
-    template = choose_template(load_tokenizer(tiny_model), "compact")
-    row = Row("1", ({"role": "user", "content": "where is my parcel"},), "refund")
-    used = used_tokens(template, [row, Row("2", ({"role": "user", "content": "discount"},), None)])
-    assert used == {*template.encode(row).input_ids, *template.prompt_ids(Row("2", ({"role": "user", "content": "discount"},)))}
 
 
 def test_tokens_that_only_hold_a_place_go_and_an_encoding_of_whole_words_is_refused(tiny_model: Path, tmp_path: Path) -> None:
