@@ -23,6 +23,7 @@ from slmops.files import digest
 from slmops.models.importance import describe_influence
 from slmops.models.resolve import ResolvedModel, resolve
 from slmops.models.shrink import CutPlan, Wish, cut_model, plan_cut
+from slmops.models.timing import Request, measure_request
 from slmops.progress import say
 
 app = new_app()
@@ -67,8 +68,8 @@ def shrink(
     columns = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field}
     rows = _rows({"train": data or pool, "pool": pool if data else None}, columns)
     found = resolve(model)
-    texts = _token_ids(found, rows, chat_template, text_template)
-    planned = plan_cut(found.path, wish, rows=texts)
+    texts, request = _texts(found, rows, chat_template, text_template)
+    planned = plan_cut(found.path, wish, rows=texts, request=request)
     if not as_json:
         say(planned.table())
         if planned.influence is not None:
@@ -83,8 +84,6 @@ def shrink(
 
 def _make(found: ResolvedModel, planned: CutPlan, key: StageKey, output_path: Path) -> dict[str, Any]:
     """Write the model, unless it is there; what a killed attempt left is made again."""
-    from slmops.models.timing import measure_request
-
     if is_complete(output_path) and (made := Artifact.load(output_path)).id == key.id:
         return dict(made.manifest.facts)
     if output_path.exists() and any(output_path.iterdir()):
@@ -130,14 +129,17 @@ def _rows(files: dict[str, Path | None], columns: dict[str, str | None]) -> list
     return [*read.labelled, *read.pool]
 
 
-def _token_ids(found: ResolvedModel, rows: Sequence[Row], chat_template: str, text_template: str | None) -> list[list[int]]:
+def _texts(
+    found: ResolvedModel, rows: Sequence[Row], chat_template: str, text_template: str | None
+) -> tuple[list[list[int]], Request]:
+    """Token ids of the rows, and a request as long as they are."""
     if not rows:
-        return []
+        return [], Request()
     from slmops.data.templates import choose_template
     from slmops.models.load import load_tokenizer
 
     template = choose_template(load_tokenizer(found.path), chat_template, text_template)
-    return template.token_ids(rows)
+    return template.token_ids(rows), Request.of(template, rows)
 
 
 def _parents(found: ResolvedModel, texts: Sequence[Sequence[int]]) -> dict[str, str]:

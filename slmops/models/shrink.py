@@ -122,7 +122,12 @@ class CutPlan:
 
 
 def plan_cut(
-    model: Path, wish: Wish, *, rows: Sequence[Sequence[int]] = (), time_parts: Callable[[Path, Request], Timing] = measure_parts
+    model: Path,
+    wish: Wish,
+    *,
+    rows: Sequence[Sequence[int]] = (),
+    request: Request | None = None,
+    time_parts: Callable[[Path, Request], Timing] = measure_parts,
 ) -> CutPlan:
     """Choose layers and tokens.
 
@@ -135,6 +140,7 @@ def plan_cut(
         wish: What is asked for.
         rows: Token ids of texts, which say what tokens are needed and which layers matter; of training texts, never of
             test texts. Without them the vocabulary stays whole unless a number of tokens is asked for.
+        request: What a target in milliseconds is about.
         time_parts: Times a model's parts, for a target in milliseconds.
 
     Raises:
@@ -150,7 +156,7 @@ def plan_cut(
         raise ModelError("no text says which tokens are needed", where="vocabulary: trim", fix="give rows: --data FILE")
     trims = wish.trims and (bool(rows) or isinstance(wish.vocabulary, int))
     order = Vocabulary.of(model, (token for row in rows for token in row)) if trims else None
-    timing = time_parts(model, _request(rows)) if target is not None and target.unit == "ms" else None
+    timing = time_parts(model, request or Request()) if target is not None and target.unit == "ms" else None
 
     def size(layers: int, vocabulary: int) -> float:
         if timing is not None:
@@ -248,11 +254,3 @@ def _kept(
         influence = block_influence(model, rows)
         return important_layers(influence, layers), tuple(influence)
     return (uniform_layers(total, layers) if keep == "uniform" else list(range(layers))), None
-
-
-def _request(rows: Sequence[Sequence[int]]) -> Request:
-    """A request as long as the texts are; without any, one of 64 tokens answered with 16."""
-    if not rows:
-        return Request()
-    lengths = sorted(len(row) for row in rows)
-    return Request(max(1, lengths[len(lengths) // 2]), Request.answer)

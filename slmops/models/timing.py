@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slmops.models.importance import decoder_layers
 from slmops.models.load import load_model
+
+if TYPE_CHECKING:
+    from slmops.data.rows import Row
+    from slmops.data.templates import Template
 
 _REPEATS = 5
 _FEW = 2
@@ -26,6 +31,16 @@ class Request:
 
     prompt: int = 64
     answer: int = 16
+
+    @classmethod
+    def of(cls, template: Template, rows: Sequence[Row]) -> Request:
+        """As long as rows are in the middle; 64 and 16 tokens where there are no rows, or no answers."""
+        prompts = [len(template.prompt_ids(row)) for row in rows]
+        answers = [len(template.encode(row).answer_ids) for row in rows if row.answer]
+        return cls(
+            round(statistics.median_low(prompts)) if prompts else cls.prompt,
+            round(statistics.median_high(answers)) if answers else cls.answer,
+        )
 
     def __str__(self) -> str:
         return f"a request of {self.prompt} tokens answered with {self.answer}"
