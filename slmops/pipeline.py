@@ -161,7 +161,7 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     answers = answer(context, teacher, prepared)
     data = answer_held_out(context, teacher, prepared, gold)
     known = take_signals(context, teacher, data, answers) if teacher.distribution else None
-    untuned = cut_student(context, _at(student_base))
+    untuned = cut_student(context, _at(student_base), data, answers)
     signals = known or _of_replies(context, teacher, data, answers, untuned)
     students = _students(context, data, answers, signals, untuned, labelled=gold.training)
 

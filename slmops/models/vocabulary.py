@@ -34,6 +34,7 @@ TABLES = re.compile(r"(.*\.)?(embed_tokens|wte|embed_in|lm_head|embed_out)\.(wei
 """Names of the tensors with one row a token."""
 _PER_LAYER = "vocab_size_per_layer_input"
 _TOKEN_KEY = re.compile(r".*_token_(id|ids|index)|(begin_)?suppress_tokens")
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _ANY_TEXT = "Straße 12,50 € naïve 日本語 Ελλάδα עברית 한국어 😀\t\n «æþð» Ωß ćž Ñ\x00\x7f"
 
 
@@ -166,6 +167,12 @@ class TokenMap:
     def same(self) -> bool:
         """Whether both give each token the same id."""
         return bool((self.new_ids == np.arange(len(self.new_ids))).all()) and len(self.smaller) == len(self.larger)
+
+    @property
+    def part(self) -> bool:
+        """Whether the smaller vocabulary has no tokens of its own but single bytes that the larger one lacks."""
+        known = self.larger.get_vocab()
+        return all(token in known or len(token) == 1 or _BYTE.fullmatch(token) for token in self.smaller.get_vocab())
 
     def moved(self, ids: Sequence[int]) -> list[int]:
         """Ids of the larger vocabulary in the smaller one; -1 for tokens it lacks."""

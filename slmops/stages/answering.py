@@ -14,7 +14,7 @@ from slmops.data.rows import Message, Row
 from slmops.data.sources import RawSplits
 from slmops.files import digest, write_json, write_jsonl
 from slmops.stages.context import MODEL, Context, rows_of
-from slmops.stages.teaching import TRAINING, fingerprints, gold_rows
+from slmops.stages.teaching import TOKENIZER, TRAINING, fingerprints, gold_rows
 from slmops.tasks.base import Task, open_task, task_class
 from slmops.teachers.answered import Answered, Given, answer_line, check_success, count_reasons, label, rejected_line
 from slmops.teachers.asking import ask_rows, requests_of
@@ -241,7 +241,7 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         "precision": recipe.teacher.precision,
         **context.template_key,
     }
-    key = StageKey("signals", "signals", 2, config, {"teacher": teacher.id, "data": data.id, "answers": answers.id})
+    key = StageKey("signals", "signals", 3, config, {"teacher": teacher.id, "data": data.id, "answers": answers.id})
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.signals.store import write_signals
@@ -255,6 +255,7 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         prompts = [Row(row.id, tuple(teacher.turns(task, row)), row.answer) if row.id in asked else row for row in rows]
         signals = signal_rows(local, prompts, local.template, k=recipe.signals.k, chunk_rows=recipe.answers.chunk_rows, work=work)
         write_signals(folder, rows, signals, fingerprints(context, teacher.id, local.template.fingerprint))
+        local.template.save(folder / TOKENIZER)
         return Made({"rows": len(rows), "positions": sum(len(signal) for signal in signals)})
 
     return context.workspace.stage(key, make)

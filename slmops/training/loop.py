@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
@@ -20,7 +20,6 @@ from slmops.errors import TrainingError
 from slmops.files import write_json
 from slmops.models.load import load_model
 from slmops.progress import Advance, progress
-from slmops.signals.store import SignalStore
 from slmops.signals.topk import TopK
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
 from slmops.training.forward import answers_of
@@ -43,6 +42,13 @@ class Trained:
     too_long: int
 
 
+class Signals(Protocol):
+    """A teacher's distributions by row."""
+
+    def get(self, row: Row) -> TopK:
+        """The one at the answer tokens of a row."""
+
+
 def train(
     base: Path,
     target: Path,
@@ -54,7 +60,7 @@ def train(
     section: TrainingSection,
     seed: int,
     what: str,
-    signals: SignalStore | None = None,
+    signals: Signals | None = None,
 ) -> Trained:
     """Train a causal language model on rows with answers and save it to ``target`` (Hugging Face layout, float32).
 
@@ -235,7 +241,7 @@ def _encode(rows: Sequence[Row], template: Template, max_length: int) -> tuple[l
     return [row for row, _ in fitting], [encoded for _, encoded in fitting]
 
 
-def _signals_of(rows: Sequence[Row], encoded: Sequence[Encoded], store: SignalStore | None) -> list[TopK]:
+def _signals_of(rows: Sequence[Row], encoded: Sequence[Encoded], store: Signals | None) -> list[TopK]:
     if store is None:
         raise TrainingError("an objective needs the teacher's signals and there are none", fix="use cross_entropy alone")
     signals = [store.get(row) for row in rows]
