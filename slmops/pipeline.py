@@ -15,6 +15,7 @@ from slmops.evaluation.gates import judge as judge_gate
 from slmops.evaluation.systems import System
 from slmops.export.model_card import MODEL_CARD
 from slmops.files import write_text
+from slmops.models.pairing import pair
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
 from slmops.preflight import (
     check_extras,
@@ -98,6 +99,7 @@ def run(recipe: Recipe) -> Outcome:
         if not (recipe.output_path / "report.json").is_file():
             check_keys(recipe)
             check_machine(recipe, teacher, student, judges)
+            _say_fit(recipe, teacher, student)
         save_recipe(recipe.output_path / "recipe.yaml", recipe)
         outcome = _stages(Context(recipe, workspace), teacher, student)
         workspace.remember()
@@ -112,6 +114,7 @@ def plan(recipe: Recipe) -> list[Step]:
     workspace = Workspace(recipe.output_path, planning=True)
     teacher, student = references(recipe)
     bases = [_here(find(reference)) if reference else None for reference in (teacher, student)]
+    _say_fit(recipe, *bases)
     try:
         _stages(Context(recipe, workspace), bases[0], bases[1])
     except Undecided:
@@ -141,6 +144,14 @@ def _models(recipe: Recipe) -> tuple[ResolvedModel | None, ResolvedModel]:
     teacher, student = references(recipe)
     found = resolve(student)
     return (found if teacher == student else resolve(teacher) if teacher else None), found
+
+
+def _say_fit(recipe: Recipe, teacher: ResolvedModel | None, student: ResolvedModel | None) -> None:
+    """What a teacher on this machine and its student have in common."""
+    if teacher is None or student is None:
+        return
+    found = pair(teacher.path, student.path, names=(teacher.reference, student.reference), layers=recipe.student.layers)
+    say("\n".join(f"  {line}" for line in found.table().splitlines()))
 
 
 def _here(model: ResolvedModel | Pending) -> ResolvedModel | None:
