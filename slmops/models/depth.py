@@ -81,7 +81,7 @@ def _count_layers(source: Path, config: Mapping[str, Any], names: Iterable[str])
     problem = None
     if len(stacks) != 1 or {int(match["index"]) for match in matches} != set(range(total)):
         problem = f"expected {total} layers named …layers.<n>.… or …h.<n>.…, found {', '.join(stacks) or 'none'}"
-    rules = [key for key, instead in _RULES_BY_NUMBER.items() if instead not in config and config.get(key)]
+    rules = [key for key, instead in _RULES_BY_NUMBER.items() if instead not in _spelt_out(config) and config.get(key)]
     if rules:
         problem = f"{', '.join(rules)} in its config ties what a layer does to its number"
     if problem:
@@ -109,4 +109,14 @@ def _cut_config(config: Mapping[str, Any], total: int, keep: Sequence[int]) -> d
             return [value[number] for number in keep]
         return value
 
-    return {key: cut(key, value) for key, value in config.items()}
+    return {key: cut(key, value) for key, value in _spelt_out(config).items()}
+
+
+def _spelt_out(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Gemma 3's pattern of one global layer after some local ones as a list, so that kept layers keep their kind."""
+    pattern = config.get("sliding_window_pattern")
+    if config.get("model_type") != "gemma3_text" or not isinstance(pattern, int) or "layer_types" in config:
+        return config
+    total = int(config["num_hidden_layers"])
+    kinds = ["full_attention" if (number + 1) % pattern == 0 else "sliding_attention" for number in range(total)]
+    return {**{key: value for key, value in config.items() if key != "sliding_window_pattern"}, "layer_types": kinds}

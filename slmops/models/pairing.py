@@ -147,9 +147,7 @@ class Pairing:
         return "\n".join([*lines, self.rule])
 
 
-def pair(
-    teacher: Path, student: Path, *, names: tuple[str, str] | None = None, layers: Sequence[int] | int | None = None
-) -> Pairing:
+def pair(teacher: Path, student: Path, *, names: tuple[str, str] | None = None, layers: int | None = None) -> Pairing:
     """Compare two model folders.
 
     Args:
