@@ -27,6 +27,8 @@ VERBS = {
     "perplexity": ("slmops.commands.perplexity:app", "how well models foresee plain texts, by the token and by the byte"),
     "benchmark": ("slmops.commands.benchmark:app", "ask a model benchmarks people know, on local data, by EleutherAI's harness"),
     "review": ("slmops.commands.review:app", "blind side-by-side sheets for people, and what their verdicts say"),
+    "shrink": ("slmops.commands.shrink:app", "cut a model to a size or a time: fewer layers, fewer tokens"),
+    "fit": ("slmops.commands.fit:app", "whether a teacher and a student fit: one table, and what follows from it"),
     "serve": ("slmops.commands.serve:app", "serve a model with the OpenAI API"),
     "ask": ("slmops.commands.ask:app", "serve a model for one question through the openai client"),
 }

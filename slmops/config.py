@@ -161,9 +161,21 @@ class StudentSection(Section):
     model: str | None = Field(
         None, description="Catalogue name, folder, .gguf file or hub id; absent: the teacher's, where it is one"
     )
-    layers: int | None = Field(None, ge=2, description="Cut it to so many layers; absent: all")
-    keep: Literal["first", "uniform"] = Field(
-        "first", description="Which layers a cut keeps: the first ones, or evenly spread ones"
+    layers: int | None = Field(None, ge=2, description="Cut it to so many layers; absent: all, or what the target allows")
+    keep: Literal["first", "uniform", "importance"] = Field(
+        "first",
+        description="Which layers a cut keeps: the first ones, evenly spread ones, or those that the training rows need most",
+    )
+    vocabulary: Literal["all", "trim"] | Annotated[int, Field(ge=256)] | None = Field(
+        None,
+        description="Tokens a cut keeps: all, trim (what training rows and pool need, and a margin of common ones), or how many; "
+        "absent: all, or with a target what it allows",
+    )
+    target: str | None = Field(
+        None, description="Cut it to 30M (weights), 20MB (the package) or 25ms (a request): vocabulary first, then layers"
+    )
+    target_precision: Literal["float32", "int8", "int4"] = Field(
+        "int4", description="What a target in MB is about: the folder in float32, or a package of 8 or 4 bits"
     )
 
 

@@ -11,6 +11,7 @@ from slmops.evaluation.data_page import PAGE, REPORT
 from slmops.evaluation.gates import Gate, said_before
 from slmops.export.model_card import MODEL_CARD
 from slmops.files import write_text
+from slmops.models.pairing import pair
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
 from slmops.preflight import (
     check_extras,
@@ -94,6 +95,7 @@ def run(recipe: Recipe) -> Outcome:
             check_keys(recipe)
             check_objectives(recipe)
             check_machine(recipe, teacher, student, judges)
+            _say_fit(recipe, teacher, student)
         save_recipe(recipe.output_path / "recipe.yaml", recipe)
         outcome = _stages(Context(recipe, workspace), teacher, student)
         workspace.remember()
@@ -108,6 +110,7 @@ def plan(recipe: Recipe) -> list[Step]:
     workspace = Workspace(recipe.output_path, planning=True)
     teacher, student = references(recipe)
     bases = [_here(find(reference)) if reference else None for reference in (teacher, student)]
+    _say_fit(recipe, *bases)
     try:
         _stages(Context(recipe, workspace), bases[0], bases[1])
     except Undecided:
@@ -139,6 +142,14 @@ def _models(recipe: Recipe) -> tuple[ResolvedModel | None, ResolvedModel]:
     return (found if teacher == student else resolve(teacher) if teacher else None), found
 
 
+def _say_fit(recipe: Recipe, teacher: ResolvedModel | None, student: ResolvedModel | None) -> None:
+    """What a teacher on this machine and its student have in common."""
+    if teacher is None or student is None:
+        return
+    found = pair(teacher.path, student.path, names=(teacher.reference, student.reference), layers=recipe.student.layers)
+    say("\n".join(f"  {line}" for line in found.table().splitlines()))
+
+
 def _here(model: ResolvedModel | Pending) -> ResolvedModel | None:
     return model if isinstance(model, ResolvedModel) else None
 
@@ -157,7 +168,7 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     answers = answer(context, teacher, prepared)
     data = answer_held_out(context, teacher, prepared, gold)
     known = take_signals(context, teacher, data, answers) if teacher.distribution else None
-    untuned = cut_student(context, _at(student_base))
+    untuned = cut_student(context, _at(student_base), data, answers)
     signals = known or _of_replies(context, teacher, data, answers, untuned)
     students = _students(context, data, answers, signals, untuned, labelled=gold.training)
 

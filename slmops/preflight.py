@@ -16,7 +16,7 @@ from slmops.export.onnx import SCHEMES
 from slmops.models.fit import Purpose, check_disk, check_fits
 from slmops.models.load import read_config
 from slmops.models.resolve import ResolvedModel
-from slmops.models.sizes import parameters_after_cut
+from slmops.models.sizes import Target, parameters_after_cut
 from slmops.runtimes.base import RUNTIMES
 from slmops.stages.context import Context, rows_of
 from slmops.stages.judging import JUDGE, check_judged
@@ -42,9 +42,11 @@ def check_names(recipe: Recipe) -> None:
 
     Raises:
         UsageError: Unknown task type, objective, scheme, engine or measure; the message has the nearest name.
-        ConfigError: A gate that cannot be read.
+        ConfigError: A gate, or a student's target, that cannot be read.
     """
     task_name(recipe.task_type)
+    if recipe.student.target is not None:
+        Target.parse(recipe.student.target)
     trainings = [recipe.training, *([recipe.teacher.tune] if recipe.teacher.tune else [])]
     losses = [spec for section in trainings for spec in section.objectives if own_file(spec) is None]
     objectives = [plugin(spec, where="training.objectives")[0] for spec in losses]
@@ -218,7 +220,7 @@ def check_machine(
     total = int(read_config(student.path)["num_hidden_layers"])
     if layers is not None and layers > total:
         raise ConfigError(f"{student.reference} has {total} layers, not {layers}", where="student.layers", fix=f"give 2 to {total}")
-    cut = parameters_after_cut(student, layers)
+    cut = parameters_after_cut(student, layers, recipe.student.target)
     purpose: Purpose = "inference" if tune is None else "training-lora" if tune.lora else "training-full"
     if teacher is not None:
         check_fits(teacher.parameters, purpose, what=f"the teacher {teacher.reference}")

@@ -72,7 +72,10 @@ class Draft:
     def choices(self) -> str:
         """Teacher, student and how they are trained, for people."""
         recipe, teacher = self.recipe, self.teacher
-        shape = f"cut to {recipe.student.layers} layers" if recipe.student.layers else "as it is"
+        student = recipe.student
+        shape = (
+            f"cut to {student.layers} layers" if student.layers else f"cut to {student.target}" if student.target else "as it is"
+        )
         if self.cut_later:
             shape = "cut to about a fifth of its layers (how many is known once it is here)"
         if isinstance(teacher, Pending):
@@ -161,7 +164,7 @@ def draft(
     if local is not None and detected.labelled_share:
         tune = {"lora": {}, "epochs": _epochs(round(detected.rows * detected.labelled_share))}
         values["teacher"] = {"tune": tune, **values["teacher"]}
-    if same and model is not None and values["student"]["layers"] is None:
+    if same and model is not None and values["student"]["layers"] is None and values["student"].get("target") is None:
         values["student"]["layers"] = _shallow(model)
     if spec.gives_signals:
         values["training"].setdefault("objectives", _OBJECTIVES)
@@ -170,10 +173,10 @@ def draft(
     recipe = build(Recipe, values, where="distill")
     check_teacher(recipe)
     judges = [find(reference) for reference in check_judge(recipe)]
-    later = same and recipe.student.layers is None
+    later = same and recipe.student.layers is None and recipe.student.target is None
     base = model if same and model is not None else find(references(recipe)[1])
     rows = open_source(Context(recipe, Workspace(output_path))).read()
-    trained = parameters_after_cut(base, _LEAST_LAYERS if later else recipe.student.layers)
+    trained = parameters_after_cut(base, _LEAST_LAYERS if later else recipe.student.layers, recipe.student.target)
     taught = parameters_after_cut(model, None) if model is not None else 0
     judging_here = sum(parameters_after_cut(judge, None) for judge in judges)
     requests = None if local is not None else plan_answers(recipe, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +91,10 @@ class Template:
         answer: list[int] = self.tokenizer(self.chat.answer_prefix + row.answer, add_special_tokens=False)["input_ids"]
         answer.append(int(self.tokenizer.eos_token_id))
         return Encoded(tuple(prompt + answer), tuple([IGNORED] * len(prompt) + answer))
+
+    def token_ids(self, rows: Iterable[Row]) -> list[list[int]]:
+        """Token ids of rows: prompt and, where there is one, answer."""
+        return [list(self.encode(row).input_ids) if row.answer else self.prompt_ids(row) for row in rows]
 
     def save(self, folder: Path) -> None:
         """Write tokenizer and chat template to a model folder."""

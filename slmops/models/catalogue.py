@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from slmops.errors import nearest
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ _LLAMA_31 = (
 _GEMMA = "Models trained on its answers count as derivatives: they fall under the Gemma terms and its prohibited use policy."
 _DEEPSEEK = "Models trained on its answers count as derivatives and must carry the use restrictions of the licence."
 
+_QWEN_RESEARCH = "Research and evaluation only, no commercial use; models trained on its answers must say 'Built with Qwen'."
+
 _ENTRIES = (
     CatalogueEntry(
         "smollm2-135m-instruct",
@@ -110,6 +114,42 @@ _ENTRIES = (
         license="Apache-2.0",
         terms=_OPEN,
         aliases=("qwen2.5-1.5b",),
+    ),
+    CatalogueEntry(
+        "qwen2.5-3b-instruct",
+        "Qwen/Qwen2.5-3B-Instruct",
+        parameters=3_085_938_688,
+        context_length=32_768,
+        license="Qwen Research License",
+        terms=_QWEN_RESEARCH,
+        aliases=("qwen2.5-3b",),
+    ),
+    CatalogueEntry(
+        "qwen2.5-7b-instruct",
+        "Qwen/Qwen2.5-7B-Instruct",
+        parameters=7_615_616_512,
+        context_length=32_768,
+        license="Apache-2.0",
+        terms=_OPEN,
+        aliases=("qwen2.5-7b",),
+    ),
+    CatalogueEntry(
+        "phi-3-mini-4k",
+        "microsoft/Phi-3-mini-4k-instruct",
+        parameters=3_821_079_552,
+        context_length=4096,
+        license="MIT",
+        terms=_OPEN,
+        aliases=("phi-3-mini-4k-instruct",),
+    ),
+    CatalogueEntry(
+        "phi-3-mini-128k",
+        "microsoft/Phi-3-mini-128k-instruct",
+        parameters=3_821_079_552,
+        context_length=131_072,
+        license="MIT",
+        terms=_OPEN,
+        aliases=("phi-3-mini-128k-instruct",),
     ),
     CatalogueEntry(
         "phi-3.5-mini",
@@ -173,6 +213,15 @@ _ENTRIES = (
         terms=_GEMMA,
         aliases=("gemma-3-270m-instruct",),
     ),
+    CatalogueEntry(
+        "gemma-3-1b-it",
+        "google/gemma-3-1b-it",
+        parameters=999_885_952,
+        context_length=32_768,
+        license="Gemma Terms of Use",
+        terms=_GEMMA,
+        aliases=("gemma-3-1b-instruct",),
+    ),
 )
 
 CATALOGUE: Mapping[str, CatalogueEntry] = {entry.name: entry for entry in _ENTRIES}
@@ -186,3 +235,24 @@ def lookup(name: str) -> CatalogueEntry | None:
         if wanted in (entry.name, entry.hub_id.lower(), *entry.aliases):
             return entry
     return None
+
+
+def family(name: str) -> list[CatalogueEntry]:
+    """The models whose names begin with a family's, such as ``qwen2.5``, smallest first; none where it names fewer than two."""
+    found = [entry for entry in CATALOGUE.values() if entry.name.startswith(f"{name.strip().lower()}-")]
+    return sorted(found, key=lambda entry: entry.parameters) if len(found) > 1 else []
+
+
+def advice(name: str, more: Iterable[str] = ()) -> str:
+    """What to write instead of a name that is no model: a member of the family that it names, else the nearest name.
+
+    A family is never a model by itself: which size is meant decides cost and quality, and only the user knows.
+
+    Args:
+        name: What was written.
+        more: Names that are known besides those of the catalogue.
+    """
+    if members := family(name):
+        sizes = ", ".join(f"{entry.name} ({entry.parameters / 1e6:,.0f} M)" for entry in members)
+        return f"{name!r} is a family of models, name one: {sizes}"
+    return nearest(name.lower(), [*more, *CATALOGUE])

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from slmops.errors import ModelError
-from slmops.files import atomic, write_json
+from slmops.files import write_json
 from slmops.models.cache import MODEL_FILES
-from slmops.models.load import CONFIG, WEIGHTS, TensorInfo, read_config, tensor_infos, weight_files
+from slmops.models.load import CONFIG, WEIGHTS, read_config, tensor_infos, weight_files
+from slmops.models.weights import write_safetensors
 
-_LAYER_KEY = re.compile(r"(?P<stack>(?:.*?\.)?(?:layers|h)\.)(?P<index>\d+)(?P<rest>\..+)")
+LAYER_KEY = re.compile(r"(?P<stack>(?:.*?\.)?(?:layers|h)\.)(?P<index>\d+)(?P<rest>\..+)")
+"""Name of a tensor that belongs to a layer."""
+
 _DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 # Settings that choose what a layer is by its number, and the list that takes their place where a config has it.
 _RULES_BY_NUMBER = {
@@ -27,7 +28,6 @@ _RULES_BY_NUMBER = {
     "mlp_only_layers": "mlp_layer_types",
     "attn_layer_period": "layers_block_type",
 }
-_COPY_BYTES = 1 << 24
 
 
 def uniform_layers(total: int, keep: int) -> list[int]:
@@ -70,18 +70,18 @@ def cut_depth(source: Path, target: Path, keep: Sequence[int]) -> None:
             shutil.copyfile(file, target / file.name)
     new_number = {old: new for new, old in enumerate(keep)}
     kept = {_renamed(name, new_number): (file, info) for file, name, info in tensors if _is_kept(name, new_number)}
-    _write_safetensors(target / WEIGHTS, kept)
+    write_safetensors(target / WEIGHTS, kept)
     write_json(target / CONFIG, _cut_config(config, total, keep))
 
 
 def _count_layers(source: Path, config: Mapping[str, Any], names: Iterable[str]) -> int:
-    matches = [match for name in names if (match := _LAYER_KEY.fullmatch(name))]
+    matches = [match for name in names if (match := LAYER_KEY.fullmatch(name))]
     stacks = sorted({match["stack"] for match in matches})
     total = next((int(config[key]) for key in _DEPTH_KEYS if isinstance(config.get(key), int)), 0)
     problem = None
     if len(stacks) != 1 or {int(match["index"]) for match in matches} != set(range(total)):
         problem = f"expected {total} layers named …layers.<n>.… or …h.<n>.…, found {', '.join(stacks) or 'none'}"
-    rules = [key for key, instead in _RULES_BY_NUMBER.items() if instead not in config and config.get(key)]
+    rules = [key for key, instead in _RULES_BY_NUMBER.items() if instead not in _spelt_out(config) and config.get(key)]
     if rules:
         problem = f"{', '.join(rules)} in its config ties what a layer does to its number"
     if problem:
@@ -92,12 +92,12 @@ def _count_layers(source: Path, config: Mapping[str, Any], names: Iterable[str])
 
 
 def _is_kept(name: str, new_number: Mapping[int, int]) -> bool:
-    match = _LAYER_KEY.fullmatch(name)
+    match = LAYER_KEY.fullmatch(name)
     return match is None or int(match["index"]) in new_number
 
 
 def _renamed(name: str, new_number: Mapping[int, int]) -> str:
-    match = _LAYER_KEY.fullmatch(name)
+    match = LAYER_KEY.fullmatch(name)
     return name if match is None else f"{match['stack']}{new_number[int(match['index'])]}{match['rest']}"
 
 
@@ -109,27 +109,14 @@ def _cut_config(config: Mapping[str, Any], total: int, keep: Sequence[int]) -> d
             return [value[number] for number in keep]
         return value
 
-    return {key: cut(key, value) for key, value in config.items()}
+    return {key: cut(key, value) for key, value in _spelt_out(config).items()}
 
 
-def _write_safetensors(target: Path, tensors: Mapping[str, tuple[Path, TensorInfo]]) -> None:
-    """Format: https://huggingface.co/docs/safetensors (length of the header, JSON header, data)."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, (_, info) in tensors.items():
-        size = info.end - info.start
-        header[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with atomic(target, "wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
-        for file, info in tensors.values():
-            with file.open("rb") as stream:
-                _copy(stream, out, info.start, info.end)
-
-
-def _copy(stream: IO[bytes], out: IO[bytes], start: int, end: int) -> None:
-    stream.seek(start)
-    for position in range(start, end, _COPY_BYTES):
-        out.write(stream.read(min(_COPY_BYTES, end - position)))
+def _spelt_out(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Gemma 3's pattern of one global layer after some local ones as a list, so that kept layers keep their kind."""
+    pattern = config.get("sliding_window_pattern")
+    if config.get("model_type") != "gemma3_text" or not isinstance(pattern, int) or "layer_types" in config:
+        return config
+    total = int(config["num_hidden_layers"])
+    kinds = ["full_attention" if (number + 1) % pattern == 0 else "sliding_attention" for number in range(total)]
+    return {**{key: value for key, value in config.items() if key != "sliding_window_pattern"}, "layer_types": kinds}

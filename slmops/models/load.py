@@ -7,7 +7,7 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,7 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
-_OUTPUT_WEIGHTS = ("lm_head.weight", "embed_out.weight")
+OUTPUT_WEIGHTS = ("lm_head.weight", "embed_out.weight")
 _BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 
 
@@ -167,6 +167,11 @@ def end_token_ids(configured: int | Sequence[int] | None, tokenizer: PreTrainedT
     return frozenset(int(token) for token in [tokenizer.eos_token_id, *more] if token is not None)
 
 
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Whether the output layer is the embedding."""
+    return bool(config.get("tie_word_embeddings", (config.get("text_config") or {}).get("tie_word_embeddings", False)))
+
+
 def parameter_count(path: Path) -> int:
     """Number of weights, from the headers of the safetensors files; an output layer tied to the embedding counts once.
 
@@ -174,12 +179,12 @@ def parameter_count(path: Path) -> int:
         ModelError: A weights file is missing or damaged.
     """
     config = read_config(path)
-    tied = bool(config.get("tie_word_embeddings", (config.get("text_config") or {}).get("tie_word_embeddings", False)))
+    tied = is_tied(config)
     tensors = {name: info for file in weight_files(path) for name, info in tensor_infos(file).items()}
     return sum(
         math.prod(info.shape)
         for name, info in tensors.items()
-        if not name.endswith(_BUFFERS) and not (tied and name.endswith(_OUTPUT_WEIGHTS))
+        if not name.endswith(_BUFFERS) and not (tied and name.endswith(OUTPUT_WEIGHTS))
     )
 
 

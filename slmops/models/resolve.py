@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from slmops.artifact import MANIFEST, Artifact
-from slmops.errors import ModelError, nearest
+from slmops.errors import ModelError
 from slmops.models import hub, load
 from slmops.models.cache import cache_dir, cached_digest, entry_path, fingerprint, make_entry, read_entry
-from slmops.models.catalogue import CATALOGUE, CatalogueEntry, Wheel, lookup
+from slmops.models.catalogue import CatalogueEntry, Wheel, advice, lookup
 from slmops.models.fit import check_disk, check_fits
 from slmops.models.gguf import CONVERSION, convert_gguf
 from slmops.models.gguf_header import read_gguf_header
@@ -112,9 +112,7 @@ def find(reference: str | Path, *, base_dir: Path | None = None) -> ResolvedMode
     if entry is not None:
         return _find_known(text, entry)
     if isinstance(reference, Path) or not hub.is_hub_id(text) or text.endswith(".gguf"):
-        raise ModelError(
-            f"there is no model {text!r}", fix=f"{nearest(text.lower(), CATALOGUE)}; or a path, or a hub id owner/name"
-        )
+        raise ModelError(f"there is no model {text!r}", fix=f"{advice(text)}; or a path, or a hub id owner/name")
     snapshot = hub.cached_snapshot(text)
     return _from_snapshot(text, text, snapshot) if snapshot is not None else Pending(text, text, None, None, None)
 

@@ -65,3 +65,32 @@ class TopK(Distribution):
             np.full(missing, LOG_ZERO, dtype=self.tail.dtype),
         )
         return TopK.concatenate([self, nothing])
+
+    def remapped(self, new_ids: np.ndarray, size: int) -> TopK:
+        """The same distribution over fewer tokens: what was on tokens that are gone is added to the tail.
+
+        Their places are filled with tokens at the end of the vocabulary that are not among the others, with no
+        probability. Where all tokens that are left are among the ``k``, there is nothing a tail could be about, so it
+        becomes the distribution given these tokens.
+
+        Args:
+            new_ids: int64, by old id: the new one, or -1.
+            size: Number of tokens that are left.
+        """
+        k = min(self.ids.shape[-1], size)
+        moved = new_ids[self.ids]
+        logprobs = np.where(moved >= 0, self.logprobs.astype(np.float64), LOG_ZERO)
+        order = np.argsort(-logprobs, axis=-1, kind="stable")[:, :k]
+        ids, logprobs = np.take_along_axis(moved, order, -1), np.take_along_axis(logprobs, order, -1)
+        for place in np.flatnonzero((ids < 0).any(-1)):
+            taken = set(ids[place].tolist())
+            free = (number for number in range(size - 1, -1, -1) if number not in taken)
+            ids[place] = [number if number >= 0 else next(free) for number in ids[place]]
+        if k == size:
+            logprobs = np.maximum(logprobs - np.logaddexp.reduce(logprobs, axis=-1, keepdims=True), LOG_ZERO)
+        rounded = logprobs.astype(np.float16)
+        left = np.maximum(1 - np.exp(rounded.astype(np.float64)).sum(-1), 0)
+        tail = np.full(len(self), LOG_ZERO, np.float32)
+        if k < size:
+            tail[left > 0] = np.log(left[left > 0])
+        return TopK(ids.astype(id_type(size)), rounded, np.maximum(tail, LOG_ZERO))

@@ -14,7 +14,7 @@ from slmops.data.rows import Message, Row
 from slmops.data.sources import RawSplits
 from slmops.files import digest, write_json, write_jsonl
 from slmops.stages.context import MODEL, Context, rows_of
-from slmops.stages.teaching import TRAINING, fingerprints, gold_rows
+from slmops.stages.teaching import TOKENIZER, TRAINING, fingerprints, gold_rows
 from slmops.tasks.base import Task, open_task, task_class
 from slmops.teachers.answered import Answered, Given, answer_line, check_success, count_reasons, label, rejected_line
 from slmops.teachers.asking import ask_rows, requests_of
@@ -257,6 +257,7 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         form, size = form_of(recipe.signals), recipe.answers.chunk_rows
         signals = signal_rows(local, prompts, local.template, form, chunk_rows=size, work=work)
         store = write_signals(folder, signals, fingerprints(context, teacher.id, local.template, data, answers))
+        local.template.save(folder / TOKENIZER)
         return Made({"rows": len(store), "positions": len(store.arrays), "bytes_per_token": round(store.bytes_per_token, 1)})
 
     return context.workspace.stage(key, make)

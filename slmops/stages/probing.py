@@ -158,7 +158,7 @@ def run_probe(context: Context, teacher_base: ModelAt | None, student_base: Mode
                 where="--teacher",
                 fix="record its answers to some labelled rows, and give these with --test_data",
             )
-    untuned = cut_student(context, student_base)
+    untuned = cut_student(context, student_base, data)
     measure(_UNTUNED, untuned)
 
     start = ModelAt(untuned.path / MODEL, untuned.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from slmops.artifact import StageKey
 from slmops.config import StudentSection, TrainingSection
 from slmops.data.rows import Row
 from slmops.files import digest
+from slmops.models.shrink import CutPlan, Wish
 from slmops.progress import say
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.tasks.base import Task
@@ -20,9 +21,13 @@ from slmops.workspace import Made, StageResult, link_or_copy
 if TYPE_CHECKING:
     from slmops.data.templates import Template
     from slmops.signals.store import SignalStore
+    from slmops.teachers.mapping import MappedSignals
 
 TRAINING = "training"
 """Name of the file of an ``answers`` artifact with the rows that students train on."""
+
+TOKENIZER = "tokenizer"
+"""Folder of a ``signals`` artifact with the tokenizer that its token ids are of."""
 
 
 def tune_teacher(context: Context, base: ModelAt, data: StageResult) -> StageResult:
@@ -31,36 +36,108 @@ def tune_teacher(context: Context, base: ModelAt, data: StageResult) -> StageRes
     return train_model(context, "teacher", base, {"data": data}, tune) if tune else adopt_model(context, "teacher", base)
 
 
-def cut_student(context: Context, base: ModelAt) -> StageResult:
-    """The student before any training: a model as it is, or a shallower cut of it."""
-    return adopt_model(context, "untuned", base, context.recipe.student)
+def cut_student(context: Context, base: ModelAt, data: StageResult, answers: StageResult | None = None) -> StageResult:
+    """The student before any training: a model as it is, or a cut of it.
+
+    Which tokens and layers a cut keeps is decided by training rows, pool and the teacher's answers to these, never by
+    validation or test rows.
+
+    Args:
+        context: Of the run.
+        base: Model to cut.
+        data: The prepared rows.
+        answers: The teacher's answers, where there are any yet.
+    """
+    wish = _wish(context.recipe.student)
+    if not wish.trims and wish.keep != "importance":
+        return adopt_model(context, "untuned", base, wish)
+    parents = {"data": data.id, **({"answers": answers.id} if answers else {})}
+
+    def texts() -> list[Row]:
+        task = context.task(data)
+        labelled = [more for row in rows_of(data, "train") for more in gold_rows(task, row)]
+        return [*labelled, *rows_of(data, "pool"), *(rows_of(answers, TRAINING) if answers else ())]
+
+    return adopt_model(context, "untuned", base, wish, texts, lambda: rows_of(data, "validation"), parents)
 
 
-def adopt_model(context: Context, stage: str, base: ModelAt, cut: StudentSection | None = None) -> StageResult:
-    """A model as it is, or a shallower cut of it, with the recipe's chat template."""
-    layers = cut.layers if cut else None
-    shape = {"layers": layers, "keep": cut.keep} if cut and layers else {"layers": None}
-    key = StageKey(stage, "model", 1, {**shape, **context.template_key}, {"base": base.id})
+def adopt_model(
+    context: Context,
+    stage: str,
+    base: ModelAt,
+    wish: Wish | None = None,
+    texts: Callable[[], list[Row]] = list,
+    unseen: Callable[[], list[Row]] = list,
+    parents: Mapping[str, str] | None = None,
+) -> StageResult:
+    """A model as it is, or a cut of it, with the recipe's chat template.
+
+    Args:
+        context: Of the run.
+        stage: Name of the stage.
+        base: Model to take.
+        wish: How it is cut.
+        texts: Rows that decide which tokens and layers are kept.
+        unseen: Rows that do not; said is how many of them a smaller vocabulary splits as before.
+        parents: Ids of what the texts come from.
+    """
+    shape = _shape_key(wish) if wish else {"layers": None}
+    key = StageKey(stage, "model", 1, {**shape, **context.template_key}, {"base": base.id, **(parents or {})})
 
     def make(folder: Path, work: Path) -> Made:
-        from slmops.models.depth import cut_depth, uniform_layers
-        from slmops.models.load import parameter_count, read_config
+        from slmops.models.load import parameter_count
 
-        target = folder / MODEL
-        facts: dict[str, object] = {}
-        if cut is None or layers is None:
+        target, template = folder / MODEL, context.template(base.path)
+        if wish is None or not wish.cuts:
             for pattern in ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"):
                 for file in base.path.glob(pattern):
                     link_or_copy(file, target / file.name)
-        else:
-            total = int(read_config(base.path)["num_hidden_layers"])
-            keep = uniform_layers(total, layers) if cut.keep == "uniform" else list(range(layers))
-            cut_depth(base.path, target, keep)
-            facts["kept_layers"] = keep
-        context.template(base.path).save(target)
+            template.save(target)
+            return Made({"parameters": parameter_count(target)})
+        plan = _cut(base.path, target, work, wish, template, texts())
+        facts = plan.as_dict()
+        if plan.tokens is not None:
+            parent, template = template, context.template(target)
+            facts["alike"] = _alike(parent, template, unseen())
+            say(f"  {facts['alike']:.1%} of the validation rows have the same tokens as before")
+        template.save(target)
         return Made({**facts, "parameters": parameter_count(target)})
 
     return context.workspace.stage(key, make)
+
+
+def _wish(student: StudentSection) -> Wish:
+    return Wish(student.layers, student.keep, student.vocabulary, student.target, student.target_precision)
+
+
+def _shape_key(wish: Wish) -> dict[str, object]:
+    """What of the recipe decides the cut; nothing of it where nothing is cut."""
+    if not wish.cuts:
+        return {"layers": None}
+    more = {"vocabulary": wish.vocabulary, "target": wish.target, "precision": wish.precision if wish.target else None}
+    return {"layers": wish.layers, "keep": wish.keep, **{name: value for name, value in more.items() if value is not None}}
+
+
+def _cut(source: Path, target: Path, work: Path, wish: Wish, template: Template, rows: list[Row]) -> CutPlan:
+    """Plan a cut, say it and make it."""
+    from slmops.models.importance import describe_influence
+    from slmops.models.shrink import cut_model, plan_cut
+    from slmops.models.timing import Request
+
+    plan = plan_cut(source, wish, rows=template.token_ids(rows), request=Request.of(template, rows))
+    if len(rows):
+        say("\n".join(f"  {line}" for line in plan.table().splitlines()))
+    if plan.influence is not None:
+        say(describe_influence(plan.influence, plan.layers))
+    cut_model(source, target, plan, work)
+    return plan
+
+
+def _alike(parent: Template, student: Template, rows: list[Row]) -> float:
+    from slmops.models.vocabulary import TokenMap
+
+    tokens = TokenMap.between(parent.tokenizer, student.tokenizer)
+    return tokens.share_alike([parent.prompt(row) for row in rows])
 
 
 def train_model(
@@ -109,7 +186,7 @@ def train_model(
             section=chosen,
             seed=recipe.seed,
             what=stage,
-            signals=_open_signals(context, inputs, template) if "signals" in inputs else None,
+            signals=_open_signals(context, inputs, template, rows) if "signals" in inputs else None,
         )
         return Made({**asdict(trained), "rows": len(rows)}, seed=recipe.seed)
 
@@ -142,9 +219,23 @@ def gold_rows(task: Task, row: Row) -> list[Row]:
     return task.training_rows(row, task.parse(str(row.answer)), task.rationale(str(row.answer)))
 
 
-def _open_signals(context: Context, inputs: Mapping[str, StageResult], template: Template) -> SignalStore:
+def _open_signals(
+    context: Context, inputs: Mapping[str, StageResult], template: Template, rows: list[Row]
+) -> SignalStore | MappedSignals:
+    """The signals for a student; one with a part of the teacher's vocabulary gets them under its own ids."""
+    from slmops.models.vocabulary import TokenMap
     from slmops.signals.store import SignalStore
+    from slmops.teachers.mapping import MappedSignals
 
     signals = inputs["signals"]
     teacher = signals.artifact.manifest.parents["teacher"]
-    return SignalStore.open(signals.path, fingerprints(context, teacher, template, inputs["data"], inputs["answers"]))
+    theirs = context.template(signals.path / TOKENIZER) if (signals.path / TOKENIZER).is_dir() else template
+    tokens = TokenMap.between(theirs.tokenizer, template.tokenizer)
+    if tokens.same or not tokens.part:
+        theirs = template
+    store = SignalStore.open(signals.path, fingerprints(context, teacher, theirs, inputs["data"], inputs["answers"]))
+    if theirs is template:
+        return store
+    mapped = MappedSignals.of(store, theirs, template, tokens)
+    say(mapped.describe(rows))
+    return mapped

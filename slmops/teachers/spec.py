@@ -13,7 +13,7 @@ from slmops.config import AskedSection, PluginSpec, Section, build
 from slmops.data.readers import read_table
 from slmops.data.rows import Row
 from slmops.errors import ConfigError, UsageError, nearest
-from slmops.models.catalogue import CATALOGUE, lookup
+from slmops.models.catalogue import advice, lookup
 from slmops.models.hub import is_hub_id
 from slmops.teachers.catalogue import API_MODELS, ApiOptions, is_api_teacher
 from slmops.teachers.requests import RequestOptions
@@ -93,7 +93,7 @@ class Member(Section):
         if is_api_teacher(self.model, self.api):
             return "api"
         if not (Path(self.model).exists() or lookup(self.model) or is_hub_id(self.model)):
-            fix = f"{nearest(self.model, [*API_MODELS, *CATALOGUE])}; a model of any other endpoint needs --base_url"
+            fix = f"{advice(self.model, API_MODELS)}; a model of any other endpoint needs --base_url"
             raise UsageError(f"unknown teacher {self.model!r}", where="--teacher", fix=fix)
         return "local"
 

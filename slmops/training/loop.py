@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
@@ -22,7 +22,6 @@ from slmops.files import write_json
 from slmops.models.load import load_model
 from slmops.progress import Advance, progress
 from slmops.signals.distribution import Distribution
-from slmops.signals.store import SignalStore
 from slmops.signals.tensors import from_batch
 from slmops.signals.topk import TopK
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
@@ -47,6 +46,13 @@ class Trained:
     too_long: int
 
 
+class Signals(Protocol):
+    """A teacher's distributions by row."""
+
+    def get(self, row: Row) -> Distribution:
+        """The one at the answer tokens of a row."""
+
+
 def train(
     base: Path,
     target: Path,
@@ -58,7 +64,7 @@ def train(
     section: TrainingSection,
     seed: int,
     what: str,
-    signals: SignalStore | None = None,
+    signals: Signals | None = None,
 ) -> Trained:
     """Train a causal language model on rows with answers and save it to ``target`` (Hugging Face layout, float32).
 
@@ -255,7 +261,7 @@ def _encode(rows: Sequence[Row], template: Template, max_length: int) -> tuple[l
     return [row for row, _ in fitting], [encoded for _, encoded in fitting]
 
 
-def _signals_of(rows: Sequence[Row], encoded: Sequence[Encoded], store: SignalStore | None, *, across: bool) -> list[Distribution]:
+def _signals_of(rows: Sequence[Row], encoded: Sequence[Encoded], store: Signals | None, *, across: bool) -> list[Distribution]:
     """The signals of rows; ``across`` fits those of another tokenizer to the student's tokens, position by position."""
     if store is None:
         raise TrainingError("an objective needs the teacher's signals and there are none", fix="use cross_entropy alone")

@@ -139,3 +139,8 @@ def test_the_fingerprints_outlive_saving(template: Template, tmp_path: Path) -> 
     again = choose_template(load_tokenizer(tmp_path), "own")
     assert again.fingerprints == template.fingerprints
     assert again.encode(ROW) == template.encode(ROW)
+
+
+def test_tokens_of_rows_are_those_of_prompts_and_of_answers_where_there_are_any(template: Template) -> None:
+    unanswered = Row.of("the discount code", None)
+    assert template.token_ids([ROW, unanswered]) == [list(template.encode(ROW).input_ids), template.prompt_ids(unanswered)]

@@ -59,3 +59,45 @@ def test_signals_are_cut_and_joined_along_the_positions() -> None:
     assert len(whole[0:7]) == 7
     for name in ("ids", "logprobs", "tail"):
         assert (getattr(again, name) == getattr(whole, name)).all()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    exponents = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponents / exponents.sum(-1, keepdims=True)
+
+
+def test_over_fewer_tokens_what_is_gone_is_in_the_tail() -> None:
+    logits = torch.randn(5, 10, generator=torch.Generator().manual_seed(0)) * 2
+    kept = [9, 2, 4, 7, 0, 1]
+    new_ids = np.full(10, -1, np.int64)
+    new_ids[kept] = np.arange(6)
+    signal = TopK.from_logits(logits, 4).remapped(new_ids, 6)
+    whole = softmax(logits.numpy())
+    assert signal.ids.shape == (5, 4)
+    for place in range(5):
+        assert len(set(signal.ids[place])) == 4
+        likeliest = np.argsort(-whole[place])[:4]
+        known = {int(new_ids[token]): whole[place, token] for token in likeliest if new_ids[token] >= 0}
+        found = dict(zip(signal.ids[place].tolist(), np.exp(signal.logprobs[place].astype(float)), strict=True))
+        assert {token: found.pop(token) for token in known} == pytest.approx(known, rel=2e-3)
+        assert not any(found.values())
+        assert np.exp(signal.tail[place]) == pytest.approx(1 - sum(known.values()), abs=2e-3)
+
+
+def test_where_all_tokens_that_are_left_are_known_it_is_the_distribution_given_these() -> None:
+    logits = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    new_ids = np.array([-1, 2, -1, 0, 1, -1, -1, -1])
+    signal = TopK.from_logits(logits, 8).remapped(new_ids, 3)
+    given = softmax(logits.numpy()[:, [3, 4, 1]])
+    assert np.exp(np.take_along_axis(signal.logprobs.astype(float), np.argsort(signal.ids, -1), -1)) == pytest.approx(
+        given, rel=2e-3
+    )
+    assert (signal.tail == LOG_ZERO).all()
+
+
+def test_renumbered_it_says_the_same() -> None:
+    signal = TopK.from_logits(torch.randn(4, 6, generator=torch.Generator().manual_seed(2)), 3)
+    turned = signal.remapped(np.array([5, 4, 3, 2, 1, 0]), 6)
+    assert (turned.ids == 5 - signal.ids).all()
+    assert (turned.logprobs == signal.logprobs).all()
+    assert turned.tail == pytest.approx(signal.tail, rel=1e-5)

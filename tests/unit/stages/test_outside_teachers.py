@@ -117,7 +117,7 @@ def test_log_probabilities_become_signals_where_the_students_tokens_are_the_same
     with FaultServer(answer=knows) as server:
         run = context(api(server, top_logprobs=1), signals={"k": 4}, chat_template="compact")
         teacher, data, answers = answered(run)
-    student = cut_student(run, ModelAt(resolve(run.recipe.student.model).path, "base"))
+    student = cut_student(run, ModelAt(resolve(run.recipe.student.model).path, "base"), data, answers)
     signals = reply_signals(run, teacher, data, answers, student)
     rows = rows_of(answers, "training")
     single = [row for row in rows if len(template.encode(row).answer_ids) == 2]  # one token, and the end
