@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from slmops.training.batches import PlannedBatches, collate, only_item, plan_bat
 from slmops.training.forward import answers_of
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.objectives import WeightedSum
+
+Watch = Callable[[float, float], None]
+"""Is told the share of the updates that are done and the validation loss, about eight times a run."""
 
 _COMPLETE = "complete"
 _CURVE_POINTS = 8
@@ -55,6 +58,7 @@ def train(
     seed: int,
     what: str,
     signals: SignalStore | None = None,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train a causal language model on rows with answers and save it to ``target`` (Hugging Face layout, float32).
 
@@ -72,6 +76,7 @@ def train(
         seed: Of batches, dropout and new weights.
         what: Name of the run, for progress.
         signals: Teacher's distributions of the rows, where an objective needs them.
+        watch: Is told each validation loss; what it raises ends the training.
 
     Raises:
         TrainingError: Nothing to train on, or the loss is not finite.
@@ -101,7 +106,7 @@ def train(
     checkpoint = _newest_checkpoint(work)
     started = time.monotonic()
     with same_sums(), progress(what, steps, "updates", done=_step_of(checkpoint)) as advance:
-        watcher = _Watcher(advance, steps, section, checked, pad_id)
+        watcher = _Watcher(advance, steps, section, checked, pad_id, watch)
         trainer = _Trainer(
             model=model,
             args=_arguments(work, steps, section, seed),
@@ -159,8 +164,16 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
 class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # the same
     """Shows progress, asks for checkpoints by the clock, measures the validation loss and stops on a loss that is not finite."""
 
-    def __init__(self, advance: Advance, steps: int, section: TrainingSection, validation: Sequence[Encoded], pad_id: int) -> None:
-        self._advance = advance
+    def __init__(
+        self,
+        advance: Advance,
+        steps: int,
+        section: TrainingSection,
+        validation: Sequence[Encoded],
+        pad_id: int,
+        watch: Watch | None,
+    ) -> None:
+        self._advance, self._watch = advance, watch
         self._every = max(1, steps // _CURVE_POINTS)
         self._checkpoint_seconds = section.checkpoint_seconds
         self._dtype = autocast_type(section.precision)
@@ -184,6 +197,8 @@ class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # the same
             raise TrainingError(f"the loss is {loss} at update {state.global_step}", fix="lower learning_rate")
         if self._validation:
             entry["validation"] = _validation_loss(kwargs["model"], self._validation, self._pad_id, self._dtype)
+            if self._watch is not None:
+                self._watch(state.global_step / state.max_steps, entry["validation"])
 
 
 def _validation_loss(model: Any, rows: Sequence[Encoded], pad_id: int, dtype: torch.dtype | None) -> float:
