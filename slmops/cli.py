@@ -15,6 +15,7 @@ VERBS = {
     "distill": ("slmops.commands.distill:app", "make a small model from a teacher and your data, one command"),
     "probe": ("slmops.commands.probe:app", "whether distilling is worth it: a small sample, yes, no or INCONCLUSIVE"),
     "run": ("slmops.commands.run:app", "run or resume a recipe"),
+    "search": ("slmops.commands.search:app", "try values of a recipe: random, grid or TPE; several goals; the best recipe"),
     "check-data": ("slmops.commands.check_data:app", "look at data: good rows, what is set aside and why, a report"),
     "recipes": ("slmops.commands.recipes:app", "list the recipes that come with the package, or show one"),
     "config": ("slmops.commands.config:app", "explain where each value of a recipe comes from"),
@@ -53,6 +54,7 @@ _EXTRAS = {
     "py3langid": "quality",
     "phonenumbers": "privacy",
     "lm_eval": "benchmarks",
+    "optuna": "search",
 }
 
 

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from slmops.errors import ConfigError, nearest
 from slmops.files import atomic
 
+_SEARCH_KEYS = ("search_strategy", "search_space")
+
 PluginSpec = dict[str, Any]
 """A plug-in in a recipe: ``{name: ..., <its options>}``."""
 
@@ -235,6 +237,34 @@ class EvaluationSection(ComparisonSection):
     )
 
 
+class StrategySection(Section):
+    """How the values of the next trial are chosen."""
+
+    type: Literal["random", "grid", "tpe"] = Field(
+        "tpe", description="random, grid (every combination, in order) or tpe, which learns from the trials before"
+    )
+    num_trials: int | None = Field(None, ge=1, description="Trials in all; absent: 20, of a grid every combination")
+
+
+class SearchSection(Section):
+    """What ``slmops search`` varies; nothing else reads it. The names ``search_strategy`` and ``search_space`` are read too."""
+
+    strategy: StrategySection = StrategySection()
+    space: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Values by dotted path or unique short name: type (float, int, choice) and its bounds"
+    )
+    goals: tuple[str, ...] = Field((), description="Measures to make better; absent: the task's own. Several give a Pareto front")
+    row: Literal["distilled", "answers-only", "control"] = Field("distilled", description="Which student is trained in a trial")
+    prune: Literal["median", "halving", "none"] = Field(
+        "median", description="How a trial whose validation loss is bad is stopped early; with several goals none is"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_people_write(cls, values: Any) -> Any:
+        return {key.removeprefix("search_"): value for key, value in values.items()} if isinstance(values, dict) else values
+
+
 class Recipe(Section):
     """A whole run: data → teacher → answers and signals → training → export → evaluation → package."""
 
@@ -255,6 +285,17 @@ class Recipe(Section):
     gates: tuple[str, ...] = Field(
         (), description="What must hold for a model to be packaged; a mapping non_inferior: {to, margin, measure} is read too"
     )
+    search: SearchSection | None = Field(None, description="What slmops search varies; a run does not read it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _search_at_the_top(cls, values: Any) -> Any:
+        """``search_strategy`` and ``search_space`` may stand beside the sections of the recipe."""
+        if not isinstance(values, dict) or not any(key in values for key in _SEARCH_KEYS):
+            return values
+        moved = {key: values[key] for key in _SEARCH_KEYS if key in values}
+        rest = {key: value for key, value in values.items() if key not in _SEARCH_KEYS}
+        return {**rest, "search": {**(values.get("search") or {}), **moved}}
 
     @model_validator(mode="after")
     def _sampled_at_one_temperature(self) -> Recipe:
@@ -390,16 +431,36 @@ def _set(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"{override!r} is not key=value", where="command line", fix="write for example training.epochs=2")
-    *path, last = key.split(".")
-    for part in path:
-        child = values.get(part)
-        if not isinstance(child, dict):
-            child = values[part] = {}
-        values = child
     try:
-        values[last] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of {key} is not valid YAML: {error}", where="command line") from error
+    set_value(values, key, value)
+
+
+def set_value(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a value in place; sections on the way that are not there are made, a number counts into a list.
+
+    Raises:
+        ConfigError: A list has no such item.
+    """
+    *path, last = dotted.split(".")
+    here: Any = values
+    for part in path:
+        key = _key(here, part, dotted)
+        if isinstance(here, dict) and not isinstance(here.get(key), dict | list):
+            here[key] = {}
+        here = here[key]
+    here[_key(here, last, dotted)] = value
+
+
+def _key(values: Any, part: str, dotted: str) -> str | int:
+    if isinstance(values, dict):
+        return part
+    if isinstance(values, list) and part.isdecimal() and int(part) < len(values):
+        return int(part)
+    known = f"the list has {len(values)} items, counted from 0" if isinstance(values, list) else f"{values!r} has no parts"
+    raise ConfigError(f"no item {part!r}", where=dotted, fix=known)
 
 
 def _problems(model: type[BaseModel], error: ValidationError) -> str:

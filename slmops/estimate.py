@@ -48,42 +48,85 @@ def estimate(
         rate: Floating-point operations a second of this machine, from :func:`matmul_rate`.
         judge_parameters: Weights of a judge on this machine.
     """
-    shares = recipe.data.test_share * (not rows.test) + recipe.data.validation_share * (not rows.validation)
-    labelled = max(1, round(len(rows.labelled) * (1 - shares)))
-    test = len(rows.test) or round(len(rows.labelled or rows.pool) * recipe.data.test_share)
-    questions = [row.question for row in (*rows.labelled, *rows.pool)]
-    tokens = _TEMPLATE_TOKENS + sum(map(len, questions)) / max(1, len(questions)) / _CHARACTERS_A_TOKEN
-    pool = len(rows.pool)
-
-    def training(section: TrainingSection, count: int, parameters: int) -> float:
-        visits = (
-            section.max_steps * section.batch_size * section.gradient_accumulation_steps
-            if section.max_steps
-            else count * section.epochs
-        )
-        return 6.0 * parameters * visits * tokens / (rate * _TRAINING_SHARE)
-
-    def answering(count: int, parameters: int) -> float:
-        return 2.0 * parameters * count * (tokens + 10) / (rate * _ANSWERING_SHARE)
-
-    seconds = training(recipe.teacher.tune, labelled, teacher_parameters) if recipe.teacher.tune else 0.0
-    seconds += 2 * answering(labelled + pool, teacher_parameters)
-    seconds += 3 * training(recipe.training, labelled + pool, student_parameters)
-    seconds += answering(2 * test + recipe.export.parity.rows, teacher_parameters)
-    seconds += 5 * answering(test + recipe.export.parity.rows, student_parameters)
+    work = _Work.of(recipe, rows, rate)
+    seconds = work.teaching(recipe, teacher_parameters)
+    seconds += 3 * work.training(recipe.training, work.labelled + work.pool, student_parameters)
+    seconds += work.answering(2 * work.test + recipe.export.parity.rows, teacher_parameters)
+    seconds += 5 * work.answering(work.test + recipe.export.parity.rows, student_parameters)
     if recipe.evaluation.judge is not None:
         # Two answers beside the conversation, and the verdict's reasons: about three times the tokens of a row.
-        seconds += answering(2 * _JUDGED_MODELS * test * 3, judge_parameters)
+        seconds += work.answering(2 * _JUDGED_MODELS * work.test * 3, judge_parameters)
     seconds += 8 * _SECONDS_A_PROCESS + 3 * _SECONDS_A_CONVERSION
     trained = recipe.teacher.tune
     purpose: Purpose = "inference" if trained is None else "training-lora" if trained.lora else "training-full"
-    batch = int(recipe.training.batch_size * tokens * 1.5)
+    batch = int(recipe.training.batch_size * work.tokens * 1.5)
     memory = max(
         memory_needed_mb(teacher_parameters, purpose, batch_tokens=batch),
         memory_needed_mb(student_parameters, "training-full", batch_tokens=batch),
         memory_needed_mb(judge_parameters, "inference", batch_tokens=batch),
     )
     return Estimate(seconds, disk_mb(teacher_parameters, student_parameters), memory)
+
+
+def estimate_trial(
+    recipe: Recipe, rows: RawSplits, teacher_parameters: int, student_parameters: int, rate: float, *, packaged: bool
+) -> tuple[float, float]:
+    """Seconds of what the trials of a search share, and of one trial with the recipe's own values.
+
+    Args:
+        recipe: The recipe.
+        rows: Its data.
+        teacher_parameters: Weights of the teacher.
+        student_parameters: Weights of the student as it will be trained.
+        rate: As in :func:`estimate`.
+        packaged: Whether a trial's student is converted and timed.
+    """
+    work = _Work.of(recipe, rows, rate)
+    seconds = work.training(recipe.training, work.labelled + work.pool, student_parameters)
+    seconds += work.answering(work.validation, student_parameters)
+    if packaged:
+        seconds += work.answering(recipe.export.parity.rows, student_parameters) + _SECONDS_A_CONVERSION + _SECONDS_A_PROCESS
+    return work.teaching(recipe, teacher_parameters), seconds
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How many rows there are to work on, how long they are, and how fast this machine is."""
+
+    labelled: int
+    validation: int
+    test: int
+    pool: int
+    tokens: float
+    rate: float
+
+    @classmethod
+    def of(cls, recipe: Recipe, rows: RawSplits, rate: float) -> _Work:
+        data = recipe.data
+        shares = data.test_share * (not rows.test) + data.validation_share * (not rows.validation)
+        questions = [row.question for row in (*rows.labelled, *rows.pool)]
+        drawn = len(rows.labelled or rows.pool)
+        return cls(
+            labelled=max(1, round(len(rows.labelled) * (1 - shares))),
+            validation=len(rows.validation) or round(drawn * data.validation_share),
+            test=len(rows.test) or round(drawn * data.test_share),
+            pool=len(rows.pool),
+            tokens=_TEMPLATE_TOKENS + sum(map(len, questions)) / max(1, len(questions)) / _CHARACTERS_A_TOKEN,
+            rate=rate,
+        )
+
+    def training(self, section: TrainingSection, count: int, parameters: int) -> float:
+        rows_a_step = section.batch_size * section.gradient_accumulation_steps
+        visits = section.max_steps * rows_a_step if section.max_steps else count * section.epochs
+        return 6.0 * parameters * visits * self.tokens / (self.rate * _TRAINING_SHARE)
+
+    def answering(self, count: int, parameters: int) -> float:
+        return 2.0 * parameters * count * (self.tokens + 10) / (self.rate * _ANSWERING_SHARE)
+
+    def teaching(self, recipe: Recipe, parameters: int) -> float:
+        tune = recipe.teacher.tune
+        tuning = self.training(tune, self.labelled, parameters) if tune else 0.0
+        return tuning + 2 * self.answering(self.labelled + self.pool, parameters)
 
 
 def matmul_rate() -> float:

@@ -12,7 +12,7 @@ from slmops.evaluation.gates import Gate, said_before
 from slmops.export.model_card import MODEL_CARD
 from slmops.files import write_text
 from slmops.models.pairing import pair
-from slmops.models.resolve import Pending, ResolvedModel, find, resolve
+from slmops.models.resolve import ResolvedModel, find, resolve
 from slmops.preflight import (
     check_extras,
     check_gates,
@@ -25,18 +25,16 @@ from slmops.preflight import (
     check_tuning,
 )
 from slmops.progress import say
-from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.comparison import Candidate, Comparison
-from slmops.stages.context import MODEL, Context, ModelAt, rows_of
+from slmops.stages.context import MODEL, Context, rows_of
 from slmops.stages.judging import RunJudge
+from slmops.stages.learning import Lesson, located
 from slmops.stages.measuring import load_system, measure_floor, measure_model
-from slmops.stages.outside import answerers, measure_answers, reply_signals
+from slmops.stages.outside import answerers, measure_answers
 from slmops.stages.packing import Packing
 from slmops.stages.preparing import gold_of, prepare_data
-from slmops.stages.referring import answer_held_out
 from slmops.stages.reporting import write_report
 from slmops.stages.rows import AS_PACKAGED
-from slmops.stages.teaching import cut_student, train_model, tune_teacher
 from slmops.teachers.spec import spec_of
 from slmops.workspace import StageResult, Step, Undecided, Workspace, link_or_copy, remove_tree
 
@@ -89,7 +87,7 @@ def run(recipe: Recipe) -> Outcome:
         check_names(recipe)
         check_teacher(recipe)
         check_extras(recipe)
-        teacher, student = _models(recipe)
+        teacher, student = models_of(recipe)
         judges = [resolve(reference) for reference in check_judge(recipe)]
         if not (recipe.output_path / "report.json").is_file():
             check_keys(recipe)
@@ -109,10 +107,10 @@ def plan(recipe: Recipe) -> list[Step]:
     check_judge(recipe)
     workspace = Workspace(recipe.output_path, planning=True)
     teacher, student = references(recipe)
-    bases = [_here(find(reference)) if reference else None for reference in (teacher, student)]
+    bases = [here(reference) for reference in (teacher, student)]
     _say_fit(recipe, *bases)
     try:
-        _stages(Context(recipe, workspace), bases[0], bases[1])
+        _stages(Context(recipe, workspace), *bases)
     except Undecided:
         workspace.steps.append(Step("export, measure, report, package", "run", "they depend on how the models score"))
     return workspace.steps
@@ -136,7 +134,8 @@ def references(recipe: Recipe) -> tuple[str | None, str]:
     return teacher, student
 
 
-def _models(recipe: Recipe) -> tuple[ResolvedModel | None, ResolvedModel]:
+def models_of(recipe: Recipe) -> tuple[ResolvedModel | None, ResolvedModel]:
+    """The same models, fetched where they are not on this machine yet."""
     teacher, student = references(recipe)
     found = resolve(student)
     return (found if teacher == student else resolve(teacher) if teacher else None), found
@@ -150,27 +149,23 @@ def _say_fit(recipe: Recipe, teacher: ResolvedModel | None, student: ResolvedMod
     say("\n".join(f"  {line}" for line in found.table().splitlines()))
 
 
-def _here(model: ResolvedModel | Pending) -> ResolvedModel | None:
-    return model if isinstance(model, ResolvedModel) else None
+def here(reference: str | None) -> ResolvedModel | None:
+    """A model that is on this machine already; nothing is fetched."""
+    found = find(reference) if reference else None
+    return found if isinstance(found, ResolvedModel) else None
 
 
 def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: ResolvedModel | None) -> Outcome:
     recipe = context.recipe
     gates = [Gate.parse(text) for text in recipe.gates]
-    prepared = prepare_data(context, _at(student_base))
+    prepared = prepare_data(context, located(student_base))
     gold = gold_of(context, prepared)
     check_gates(gates, context, prepared)
     _say_before(gates, context, prepared)
     check_tuning(recipe, gold.training)
     judge = RunJudge.of(context)
-    local = spec_of(recipe.teacher).on_this_machine is not None
-    teacher = RunTeacher(context, tune_teacher(context, _at(teacher_base), prepared) if local else None)
-    answers = answer(context, teacher, prepared)
-    data = answer_held_out(context, teacher, prepared, gold)
-    known = take_signals(context, teacher, data, answers) if teacher.distribution else None
-    untuned = cut_student(context, _at(student_base), data, answers)
-    signals = known or _of_replies(context, teacher, data, answers, untuned)
-    students = _students(context, data, answers, signals, untuned, labelled=gold.training)
+    lesson = Lesson.of(context, prepared, gold, located(teacher_base), located(student_base))
+    teacher, answers, data, students = lesson.teacher, lesson.answers, lesson.data, lesson.students()
 
     floors = {name: measure_floor(context, name) for name in ("torch", recipe.export.runtime)}
     models = {**({"teacher": teacher.model} if teacher.model else {}), **students}
@@ -211,39 +206,6 @@ def _say_before(gates: list[Gate], context: Context, data: StageResult) -> None:
             say(f"  {line}")
 
 
-def _of_replies(
-    context: Context, teacher: RunTeacher, data: StageResult, answers: StageResult, student: StageResult
-) -> StageResult | None:
-    """Signals from an endpoint's log-probabilities, where a recipe asks for these and they fit the student."""
-    if all(member.api.top_logprobs is None for member in teacher.spec.members):
-        return None
-    signals = reply_signals(context, teacher, data, answers, student)
-    return signals if signals.facts["usable"] else None
-
-
-def _students(
-    context: Context,
-    data: StageResult,
-    answers: StageResult,
-    signals: StageResult | None,
-    untuned: StageResult,
-    *,
-    labelled: bool,
-) -> dict[str, StageResult]:
-    """The student before training, fine-tuned, on answers, distilled; without signals the last two are one.
-
-    Where no training row is labelled there is nothing to fine-tune on, and no control.
-    """
-    recipe = context.recipe
-    start = ModelAt(untuned.path / MODEL, untuned.id)
-    plain = recipe.training.model_copy(update={"objectives": ({"name": "cross_entropy"},)})
-    inputs = {"data": data, "answers": answers}
-    distilled = train_model(context, "distilled", start, {**inputs, **({"signals": signals} if signals else {})}, recipe.training)
-    answers_only = {"answers-only": train_model(context, "answers-only", start, inputs, plain)} if signals else {}
-    control = {"control": train_model(context, "control", start, {"data": data}, plain, updates_of=distilled)} if labelled else {}
-    return {"untuned": untuned, **control, **answers_only, "distilled": distilled}
-
-
 def _publish(context: Context, report: StageResult, chosen: Candidate | None) -> None:
     """Put what people look for at the top of the run's folder: the report and the package."""
     root = context.recipe.output_path
@@ -262,8 +224,3 @@ def _publish(context: Context, report: StageResult, chosen: Candidate | None) ->
         fresh.rename(target)
         write_text(marker, chosen.bundle.id)
     write_text(target / MODEL_CARD, (report.path / MODEL_CARD).read_text(encoding="utf-8"))
-
-
-def _at(model: ResolvedModel | None) -> ModelAt:
-    """A resolved model; while planning it may not be on this machine yet."""
-    return ModelAt(model.path, model.fingerprint) if model else ModelAt(Path("absent"), "not fetched yet")

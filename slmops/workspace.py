@@ -16,6 +16,7 @@ from slmops.files import read_json, write_json
 from slmops.progress import duration, say
 
 _INDEX = "run.json"
+_LOCKS = ".locks"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Step:
     stage: str
     state: str  # "done", "resume", "run"
     why: str
+
+
+class Abandoned(Exception):
+    """While a stage is made: it is given up for good, and what it wrote is removed."""
 
 
 class Undecided(Exception):
@@ -64,23 +69,51 @@ class Workspace:
         ``work`` holds chunks and checkpoints of an interrupted run and is removed when the stage completed.
         """
         folder = self.folder(key)
-        if is_complete(folder):
-            self.steps.append(Step(key.stage, "done", ""))
-            if not self.planning:
-                remove_tree(folder / WORK)
-            return self._keep(key, Artifact.load(folder, key.kind))
-        state, why = ("resume", "begun before") if folder.is_dir() else ("run", self._why(key))
-        self.steps.append(Step(key.stage, state, why))
-        if self.planning:
+        if self.planning and not is_complete(folder):
+            self.steps.append(self._step(key, folder))
             return StageResult(key.id, folder)
+        with self._alone(folder):
+            return self._done(key, folder) if is_complete(folder) else self._made(key, folder, make)
+
+    def _done(self, key: StageKey, folder: Path) -> StageResult:
+        self.steps.append(Step(key.stage, "done", ""))
+        if not self.planning:
+            remove_tree(folder / WORK)
+        return self._keep(key, Artifact.load(folder, key.kind))
+
+    def _step(self, key: StageKey, folder: Path) -> Step:
+        state, why = ("resume", "begun before") if folder.is_dir() else ("run", self._why(key))
+        return Step(key.stage, state, why)
+
+    def _made(self, key: StageKey, folder: Path, make: Callable[[Path, Path], Made]) -> StageResult:
+        step = self._step(key, folder)
+        self.steps.append(step)
+        state, why = step.state, step.why
         say(f"[{key.stage}] {'going on' if state == 'resume' else 'start'}: {why}")
         started = time.time()
         folder.mkdir(parents=True, exist_ok=True)
-        made = make(folder, folder / WORK)
+        try:
+            made = make(folder, folder / WORK)
+        except Abandoned:
+            remove_tree(folder)
+            raise
         artifact = complete(folder, key, started=started, seed=made.seed, facts=made.facts, measures=made.measures)
         remove_tree(folder / WORK)
         say(f"[{key.stage}] done in {duration(artifact.manifest.seconds)}")
         return self._keep(key, artifact)
+
+    @contextlib.contextmanager
+    def _alone(self, folder: Path) -> Iterator[None]:
+        """Of several processes one makes a stage, and the others wait for it."""
+        if self.planning:
+            yield
+            return
+        from filelock import FileLock
+
+        locks = self.root / _LOCKS
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / folder.name):
+            yield
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -36,11 +36,15 @@ def against_figure(report: Report, cost: str) -> Figure | None:
     caption += ", ".join(points[index].label for index in front) + "."
     if missing:
         caption += f" Not shown, because not measured: {', '.join(missing)}."
-    axes = {"x_axis": f"{axis_name(report, cost)}, log scale", "y_axis": axis_name(report, key)}
+    x_axis, y_axis = f"{axis_name(report, cost)}, log scale", axis_name(report, key)
     described = "; ".join(point.tip for point in points)
     title = _saving(report, cost) or f"{quality.title} against {inside(measure.title)}"
     return Figure.drawn(
-        cost.replace("_", "-"), title, caption, described, lambda frame: scatter_chart(points, frame, higher=higher, **axes)
+        cost.replace("_", "-"),
+        title,
+        caption,
+        described,
+        lambda frame: scatter_chart(points, frame, x_axis=x_axis, y_axis=y_axis, higher=higher),
     )
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from slmops.evaluation.parts import Headline, Measure
+from typing import Protocol
+
+from slmops.evaluation.parts import Headline
 
 DASH = "–"
 _SHARES = ("share_of_teacher",)
 _COUNTS = ("parameters",)
 _MONEY = ("cost_per_million",)
+
+
+class HasUnit(Protocol):
+    """A measure of the table, or one of a report."""
+
+    @property
+    def unit(self) -> str:
+        """Empty for a share or a score."""
 
 
 def number(value: float | None) -> str:
@@ -42,7 +52,7 @@ def score(value: float | None) -> str:
     return DASH if value is None else f"{value:.3f}"
 
 
-def figure(key: str, value: float | None, measure: Measure | None = None) -> str:
+def figure(key: str, value: float | None, measure: HasUnit | None = None) -> str:
     """A measure's value without its unit, in the way that fits the measure."""
     if key in _SHARES:
         return percent(value)

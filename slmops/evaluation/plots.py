@@ -23,20 +23,31 @@ class Point:
     interval: tuple[float, float] | None = None
 
 
-def scatter_chart(points: Sequence[Point], frame: Frame, *, x_axis: str, y_axis: str, higher: bool = True) -> str:
+def scatter_chart(
+    points: Sequence[Point],
+    frame: Frame,
+    *,
+    x_axis: str,
+    y_axis: str,
+    higher: bool = True,
+    x_higher: bool = False,
+    x_log: bool = True,
+) -> str:
     """Quality (linear) against a cost (logarithmic, lower is better) with the Pareto front as a stepped line.
 
     Args:
-        points: All with ``x`` above zero.
+        points: All with ``x`` above zero, where its scale is logarithmic.
         frame: Size and texts.
         x_axis: Name and unit of the cost.
         y_axis: Name and unit of the quality.
         higher: Whether a higher quality is the better one.
+        x_higher: The same of the cost, which is then none.
+        x_log: Whether its scale is logarithmic.
     """
     height = 330 if frame.narrow else 360
     plot = Box(46, 46, frame.width - 12, height - 44)
     svg = Svg(frame, height)
-    x = log_scale([point.x for point in points], plot.left, plot.right)
+    x = (log_scale if x_log else linear_scale)([point.x for point in points], plot.left, plot.right)
     reach = [value for point in points for value in (point.y, *(point.interval or ()))]
     inside = all(0 <= value <= 1 for value in reach)
     y = linear_scale(reach, plot.bottom, plot.top, floor=0 if inside else None, top=1.02 if inside else None)
@@ -46,7 +57,7 @@ def scatter_chart(points: Sequence[Point], frame: Frame, *, x_axis: str, y_axis:
         svg.line("grid", x(value), plot.top, x(value), plot.bottom)
     svg.text("axis", plot.right, height - 8, x_axis, "end")
     places = [(x(point.x), y(point.y)) for point in points]
-    front = pareto_front([(point.x, point.y if higher else -point.y) for point in points])
+    front = pareto_front([(-point.x if x_higher else point.x, point.y if higher else -point.y) for point in points])
     steps = [places[front[0]]]
     for index in front[1:]:
         steps += [(places[index][0], steps[-1][1]), places[index]]

@@ -139,6 +139,18 @@ def _prompts(model: Path, rows: Sequence[Row]) -> list[str]:
     return [chat.render(row.messages) for row in rows]
 
 
+def answer_rows(runtime: Runtime, model: Path, rows: Sequence[Row], max_new_tokens: int) -> list[Generation]:
+    """What a loaded model answers to rows, in their order.
+
+    Args:
+        runtime: The model.
+        model: Its folder, for the template.
+        rows: What it is asked.
+        max_new_tokens: Longest answer.
+    """
+    return _generate(runtime, _prompts(model, rows), max_new_tokens)
+
+
 def _generate(runtime: Runtime, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:
     from slmops.runtimes.base import Sampling
 

@@ -60,6 +60,7 @@ def measure_model(
     floor: StageResult | None,
     parameters: int | None = None,
     turns: Turns | None = None,
+    split: str = "test",
 ) -> StageResult:
     """Quality, times, requests/s, memory, CPU, energy, size and cost of a model on the test rows.
 
@@ -72,6 +73,7 @@ def measure_model(
         floor: The engine's fixed memory, to be subtracted.
         parameters: Weights of the model, where the folder does not say.
         turns: How it is asked in place of the rows as they stand.
+        split: Rows to measure on in place of the test rows.
     """
     from slmops.evaluation.measure import TFIDF
 
@@ -83,6 +85,7 @@ def measure_model(
         "max_new_tokens": recipe.answers.max_new_tokens,
         **section.model_dump(mode="json", include=READ),
         **({"asked": "as the task says"} if turns else {}),
+        **({"rows": split} if split != "test" else {}),
     }
     parents = {"model": model.id, "data": data.id, **({"floor": floor.id} if floor else {})}
     key = StageKey(f"measure.{name}", "measurement", 3, config, parents)
@@ -92,11 +95,11 @@ def measure_model(
         from slmops.models.load import parameter_count
 
         path = model.path / ("train.jsonl" if runtime == TFIDF else MODEL)
-        test = data.path / "test.jsonl"
+        test = data.path / f"{split}.jsonl"
         if turns is not None:
             test = work / "test.jsonl"
             task = context.task(data)
-            asked = [replace(row, messages=tuple(turns(task, row))) for row in rows_of(data, "test")]
+            asked = [replace(row, messages=tuple(turns(task, row))) for row in rows_of(data, split)]
             write_jsonl(test, [row.as_dict() for row in asked])
         found = measure(
             MeasureSpec.of(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from slmops.data.templates import Template
     from slmops.signals.store import SignalStore
     from slmops.teachers.mapping import MappedSignals
+    from slmops.training.loop import Watch
 
 TRAINING = "training"
 """Name of the file of an ``answers`` artifact with the rows that students train on."""
@@ -148,6 +149,7 @@ def train_model(
     section: TrainingSection,
     *,
     updates_of: StageResult | None = None,
+    watch: Watch | None = None,
 ) -> StageResult:
     """Train ``base`` on the labelled rows or, with ``answers`` among the inputs, on what these say all rows train on.
 
@@ -158,6 +160,7 @@ def train_model(
         inputs: ``data`` and, as the run needs them, ``answers`` and ``signals``.
         section: Objectives and hyperparameters.
         updates_of: A run whose number of updates this one takes.
+        watch: Is told the validation loss on the way.
     """
     recipe = context.recipe
     config = section.model_dump(mode="json", exclude={"checkpoint_seconds"})
@@ -187,6 +190,7 @@ def train_model(
             seed=recipe.seed,
             what=stage,
             signals=_open_signals(context, inputs, template, rows) if "signals" in inputs else None,
+            watch=watch,
         )
         return Made({**asdict(trained), "rows": len(rows)}, seed=recipe.seed)
 

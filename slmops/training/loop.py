@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,9 @@ from slmops.training.forward import losses_of, total_loss
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.objectives import CrossEntropy, WeightedSum
 from slmops.training.projection import Projection
+
+Watch = Callable[[float, float], None]
+"""Is told the share of the updates that are done and the validation loss, about eight times a run."""
 
 _COMPLETE = "complete"
 _CURVE_POINTS = 8
@@ -65,6 +68,7 @@ def train(
     seed: int,
     what: str,
     signals: Signals | None = None,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train a causal language model on rows with answers and save it to ``target`` (Hugging Face layout, float32).
 
@@ -82,6 +86,7 @@ def train(
         seed: Of batches, dropout and new weights.
         what: Name of the run, for progress.
         signals: Teacher's distributions of the rows, where an objective needs them.
+        watch: Is told each validation loss; what it raises ends the training.
 
     Raises:
         TrainingError: Nothing to train on, or the loss is not finite.
@@ -114,7 +119,7 @@ def train(
     checkpoint = _newest_checkpoint(work)
     started = time.monotonic()
     with same_sums(), progress(what, steps, "updates", done=_step_of(checkpoint)) as advance:
-        watcher = _Watcher(advance, steps, section, checked, pad_id, projection)
+        watcher = _Watcher(advance, steps, section, checked, pad_id, projection, watch)
         trainer = _Trainer(
             model=model,
             args=_arguments(work, steps, section, seed),
@@ -185,8 +190,9 @@ class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # the same
         validation: Sequence[Encoded],
         pad_id: int,
         projection: Projection | None,
+        watch: Watch | None,
     ) -> None:
-        self._advance = advance
+        self._advance, self._watch = advance, watch
         self._every = max(1, steps // _CURVE_POINTS)
         self._checkpoint_seconds = section.checkpoint_seconds
         self._dtype = autocast_type(section.precision)
@@ -210,6 +216,8 @@ class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # the same
             raise TrainingError(f"the loss is {loss} at update {state.global_step}", fix="lower learning_rate")
         if self._validation:
             entry["validation"] = self._validation_loss(kwargs["model"])
+            if self._watch is not None:
+                self._watch(state.global_step / state.max_steps, entry["validation"])
 
     def _validation_loss(self, model: Any) -> float:
         """Mean cross-entropy of the answers' tokens, in nats."""

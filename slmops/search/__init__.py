@@ -1,0 +1,1 @@
+"""Search over the values of a recipe."""
