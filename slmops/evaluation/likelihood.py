@@ -14,7 +14,9 @@ except ModuleNotFoundError as missing:
 from typing import TYPE_CHECKING
 
 from slmops.training.batches import collate
-from slmops.training.forward import answers_of
+from slmops.training.forward import losses_of as answer_losses
+from slmops.training.objectives.base import CrossEntropy
+from slmops.training.projection import Projection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,11 +31,11 @@ def losses_of(model: PreTrainedModel, rows: Sequence[Encoded], batch_tokens: int
         batch_tokens: Tokens of a batch, padding included; a longer row is a batch of its own.
     """
     losses = [0.0] * len(rows)
+    projection = Projection.of(model)
     for chosen in _batches([len(row.input_ids) for row in rows], batch_tokens):
         batch = {name: values.to(model.device) for name, values in collate([rows[place] for place in chosen], 0).items()}
         with torch.inference_mode():
-            answers = answers_of(model, batch)
-            each = torch.nn.functional.cross_entropy(answers.logits, answers.labels, reduction="none").double().cpu()
+            each = answer_losses(model, batch, CrossEntropy(), projection).double().cpu()
         parts = each.split([len(rows[place].answer_ids) for place in chosen])
         for place, part in zip(chosen, parts, strict=True):
             losses[place] = float(part.sum())

@@ -69,7 +69,7 @@ def _signals() -> list[TopK]:
     """A teacher's, who is as good as random."""
     generator = torch.Generator().manual_seed(4)
     logits = [2 * torch.randn(len(row.answer_ids), _VOCABULARY, generator=generator) for row in _ROWS]
-    return [TopK.from_logits(each, _K) for each in logits]
+    return [TopK.from_logits(own, _K) for own in logits]
 
 
 def _trained(

@@ -101,8 +101,7 @@ def train(
             "no row is left to train on", where=what, fix=f"raise max_length (now {section.max_length}) or check the data"
         )
     pad_id = int(template.tokenizer.eos_token_id)
-    row_signals = _signals_of(kept, encoded, signals, across=objective.across_tokenizers) if objective.needs_signal else None
-    objective.check(from_batch(collate(encoded[:1], pad_id, row_signals and row_signals[:1])))
+    row_signals = _signals_of(kept, encoded, signals, objective, pad_id) if objective.needs_signal else None
     steps = section.max_steps or steps_of(len(kept), section.batch_size, section.gradient_accumulation_steps, section.epochs)
     plan = plan_batches(
         [len(row.input_ids) for row in encoded], section.batch_size, seed, count=steps * section.gradient_accumulation_steps
@@ -269,13 +268,16 @@ def _encode(rows: Sequence[Row], template: Template, max_length: int) -> tuple[l
     return [row for row, _ in fitting], [encoded for _, encoded in fitting]
 
 
-def _signals_of(rows: Sequence[Row], encoded: Sequence[Encoded], store: Signals | None, *, across: bool) -> list[Distribution]:
-    """The signals of rows; ``across`` fits those of another tokenizer to the student's tokens, position by position."""
+def _signals_of(
+    rows: Sequence[Row], encoded: Sequence[Encoded], store: Signals | None, objective: WeightedSum, pad_id: int
+) -> list[Distribution]:
+    """The signals of rows; those of another tokenizer are fitted to the student's tokens, position by position."""
     if store is None:
         raise TrainingError("an objective needs the teacher's signals and there are none", fix="use cross_entropy alone")
     signals = [store.get(row) for row in rows]
-    whole = [signal for signal in signals if isinstance(signal, TopK)]
-    if across and len(whole) == len(signals):
+    objective.check(from_batch(collate(encoded[:1], pad_id, signals[:1])))
+    if objective.across_tokenizers:
+        whole = [signal for signal in signals if isinstance(signal, TopK)]  # the check lets no other form pass
         return [signal.fitted(len(own.answer_ids)) for own, signal in zip(encoded, whole, strict=True)]
     for row, own, signal in zip(rows, encoded, signals, strict=True):
         if len(signal) != len(own.answer_ids):

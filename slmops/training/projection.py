@@ -19,8 +19,8 @@ from slmops.training.objectives.base import Answers
 Losses = Callable[[Answers], torch.Tensor]
 """What makes one loss a position out of answers; a position's loss depends on that position alone."""
 
-_CHUNK_VALUES = 1 << 24
-"""Logits of a chunk: 64 MiB in float32, and a few hundred positions, which is enough for matrix products at full speed."""
+_CHUNK_VALUES = 1 << 25
+"""Logits of a chunk: 128 MiB in float32. With fewer, adding up the chunks' gradients of the output layer takes its time."""
 
 _SCALED_BY = {"logit_scale": 1.0, "lm_head_multiplier": 1.0, "logits_scaling": -1.0}
 """Values of a model's configuration that its logits are multiplied by, and the power they are raised to."""
@@ -99,7 +99,7 @@ def summed(
         projection: Of the model.
         batch: Of :func:`slmops.training.batches.collate`.
         losses: What is summed.
-        positions: Answer tokens of a chunk; absent: as many as 64 MiB of logits hold.
+        positions: Answer tokens of a chunk; absent: as many as 128 MiB of logits hold.
     """
     hidden = projection.hidden(batch)
     answers = _answers_in(projection, batch, losses)

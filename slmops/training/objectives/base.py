@@ -89,5 +89,5 @@ def not_for_samples(name: str) -> ConfigError:
     return ConfigError(
         f"{name} is not defined for tokens sampled from the teacher",
         where=WHERE,
-        fix="take the teacher's top-k as signals, or forward_kl with kd_temperature 1 as objective",
+        fix="set signals.form to topk, or take forward_kl with kd_temperature 1 as objective",
     )

@@ -81,8 +81,8 @@ class ForwardKL(Divergence):
             return super().__call__(answers)
         if not self.takes_samples:
             raise not_for_samples(f"{self.name} with kd_temperature {self.kd_temperature:g}")
-        student = torch.log_softmax(answers.logits, dim=-1).gather(-1, signal.ids)
-        return -(signal.weights * student).sum(-1) - signal.entropy
+        drawn = (signal.weights * answers.logits.gather(-1, signal.ids)).sum(-1)
+        return torch.logsumexp(answers.logits, dim=-1) - drawn - signal.entropy
 
     def between(self, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
         """``KL(p ‖ q)``."""
