@@ -221,7 +221,7 @@ class Comparison:
         """The mean KL over all tokens as each form says it; the signals of each form stay in the files of ``folder``."""
         sums: dict[str, list[float]] = {case.name: [] for case in self.cases}
         lengths: list[int] = []
-        for batch, file in self.chunks(rows, folder, partial(self.compare, student)):
+        for batch, file in self.chunks(rows, folder, partial(self.compare, student), f"distance, {folder.name}"):
             lengths += [len(own.answer_ids) for own in self.of(batch)]
             with np.load(file) as stored:
                 for name, own in sums.items():
@@ -230,7 +230,7 @@ class Comparison:
         dense = found["dense"]["kl"]
         return {name: {"kl": one["kl"], "off": one["more"] / dense, "error": one["error"] / dense} for name, one in found.items()}
 
-    def chunks(self, rows: Sequence[Row], folder: Path, make: Callable[[Sequence[Row], Path], None]) -> Iterator[Any]:
+    def chunks(self, rows: Sequence[Row], folder: Path, make: Callable[[Sequence[Row], Path], None], what: str) -> Iterator[Any]:
         """Batches and their files."""
         return in_chunks(
             rows,
@@ -240,7 +240,7 @@ class Comparison:
             folder=folder,
             suffix=".npz",
             make=make,
-            what=f"distance, {folder.name}",
+            what=what,
         )
 
     def compare(self, student: Any, batch: Sequence[Row], file: Path) -> None:
@@ -263,7 +263,7 @@ class Comparison:
         """Every form in a store of its own."""
 
         def pairs(form: str, kind: type[Distribution]) -> Iterator[tuple[str, Distribution]]:
-            for batch, file in self.chunks(self.rows, self.work / "untrained", partial(self.compare, None)):
+            for batch, file in self.chunks(self.rows, self.work / "untrained", partial(self.compare, None), f"stored, {form}"):
                 with np.load(file) as stored:
                     joined = kind(**{name: stored[f"{form}:{name}"] for name in kind.names()})
                 start = 0
