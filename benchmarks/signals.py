@@ -8,7 +8,8 @@ A student, the first layers of the teacher, is compared with the teacher at the 
 - the mean KL over all tokens as the form says it, against the dense one, with the standard error of their difference (rows
   are the units, so both the text and the draws are in it); of the untrained student, and on the validation rows of one
   trained on the dense KL;
-- the cosine of its gradient to the dense one, of a batch and of all batches' sum: noise averages out, bias stays;
+- the cosine of its gradient to the dense one, both of the student trained on the dense KL, of a batch and of all batches'
+  sum: noise averages out, bias stays;
 - the dense KL of validation rows after a training with it, all with the same batches and the same start. The standard error
   of the difference is that over validation rows; one training each says nothing of other seeds.
 
@@ -55,6 +56,7 @@ from slmops.training.objectives import Answers, ForwardKL
 
 DEFAULT = SignalsSection().samples
 MOST_BYTES, MOST_OFF = 40.0, 0.01
+DENSE = "dense-student"
 _LONGEST = 256  # tokens of a row
 _WARM_UP = 0.1
 
@@ -140,7 +142,7 @@ def main() -> None:
     parser.add_argument("--validation_tokens", type=int, default=1_000)
     parser.add_argument("--gradient_batches", type=int, default=3)
     parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=16, help="updates of each training; 0: none")
+    parser.add_argument("--steps", type=int, default=16, help="updates of each training")
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_path", type=Path, default=Path("runs/signals"))
@@ -176,12 +178,9 @@ class Comparison:
         options = self.options
         untrained = self.distance(load_model(self.student, dtype="float32"), self.rows, self.work / "untrained")
         self.stores = self.write_stores()
-        cosines = self.once("gradients", self.gradients) if options.gradient_batches else {}
-        students = {
-            case.name: self.once(f"trained-{case.name}", partial(self.trained, case))
-            for case in (*self.cases, LABELS)
-            if case.train and options.steps
-        }
+        students = {case.name: self.once(f"trained-{case.name}", partial(self.trained, case)) for case in self.cases if case.train}
+        cosines = self.once("gradients", self.gradients)
+        students[LABELS.name] = self.once("trained-labels", partial(self.trained, LABELS))
         lengths = [len(own.answer_ids) for own in self.of(self.validation)]
         after = {name: compared(own["kl"], students["dense"]["kl"], lengths) for name, own in students.items()}
         forms = [
@@ -189,7 +188,7 @@ class Comparison:
                 "form": case.name,
                 **self.size(case),
                 "untrained": untrained[case.name],
-                "dense_trained": students["dense"]["distance"][case.name] if students else None,
+                "dense_trained": students["dense"]["distance"][case.name],
                 "gradient_cosine": cosines.get(case.name),
                 "validation_kl": after.get(case.name),
             }
@@ -221,7 +220,7 @@ class Comparison:
         """The mean KL over all tokens as each form says it; the signals of each form stay in the files of ``folder``."""
         sums: dict[str, list[float]] = {case.name: [] for case in self.cases}
         lengths: list[int] = []
-        for batch, file in self.chunks(rows, folder, partial(self.compare, student)):
+        for batch, file in self.chunks(rows, folder, partial(self.compare, student), f"distance, {folder.name}"):
             lengths += [len(own.answer_ids) for own in self.of(batch)]
             with np.load(file) as stored:
                 for name, own in sums.items():
@@ -230,7 +229,7 @@ class Comparison:
         dense = found["dense"]["kl"]
         return {name: {"kl": one["kl"], "off": one["more"] / dense, "error": one["error"] / dense} for name, one in found.items()}
 
-    def chunks(self, rows: Sequence[Row], folder: Path, make: Callable[[Sequence[Row], Path], None]) -> Iterator[Any]:
+    def chunks(self, rows: Sequence[Row], folder: Path, make: Callable[[Sequence[Row], Path], None], what: str) -> Iterator[Any]:
         """Batches and their files."""
         return in_chunks(
             rows,
@@ -240,7 +239,7 @@ class Comparison:
             folder=folder,
             suffix=".npz",
             make=make,
-            what=f"distance, {folder.name}",
+            what=what,
         )
 
     def compare(self, student: Any, batch: Sequence[Row], file: Path) -> None:
@@ -263,7 +262,7 @@ class Comparison:
         """Every form in a store of its own."""
 
         def pairs(form: str, kind: type[Distribution]) -> Iterator[tuple[str, Distribution]]:
-            for batch, file in self.chunks(self.rows, self.work / "untrained", partial(self.compare, None)):
+            for batch, file in self.chunks(self.rows, self.work / "untrained", partial(self.compare, None), f"stored, {form}"):
                 with np.load(file) as stored:
                     joined = kind(**{name: stored[f"{form}:{name}"] for name in kind.names()})
                 start = 0
@@ -275,8 +274,8 @@ class Comparison:
         return {form: write_signals(self.work / form, pairs(form, kind), {"form": form}) for form, kind in kinds.items()}
 
     def gradients(self) -> dict[str, dict]:
-        """The cosine of each form's gradient, of the untrained student's weights, to the dense one's."""
-        student = load_model(self.student, dtype="float32", attention="eager")
+        """The cosine of each form's gradient, of the weights of the student trained on the dense KL, to the dense one's."""
+        student = load_model(self.work / DENSE, dtype="float32", attention="eager")
         weights = list(student.parameters())
         batches = self.batches(self.rows)[: self.options.gradient_batches]
         single: dict[str, list[float]] = {case.name: [] for case in self.cases}
@@ -329,8 +328,10 @@ class Comparison:
             for row in self.validation:
                 logits = answers_of(model, collate(self.of([row]), self.pad)).logits
                 found.append(float(dense_kl(logits, self.teach([row])).double().sum()))
-        more = {"distance": self.distance(model, self.validation, self.work / "trained")} if case.name == "dense" else {}
-        return {"kl": found, **more}
+        if case.name != "dense":
+            return {"kl": found}
+        model.save_pretrained(self.work / DENSE)
+        return {"kl": found, "distance": self.distance(model, self.validation, self.work / "trained")}
 
     def seen(self, case: Case, rows: Sequence[Row]) -> Any:
         """What a case knows of the teacher at rows: stored signals, or all of it."""
@@ -403,8 +404,11 @@ def compared(own: Sequence[float], dense: Sequence[float], lengths: Sequence[int
 
 def cosine(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
     """Of two gradients."""
-    flat = [torch.cat([part.flatten() for part in parts]) for parts in (one, other)]
-    return float(torch.dot(*flat) / (flat[0].norm() * flat[1].norm()))
+    product, own, others = (
+        sum(float((a * b).sum(dtype=torch.float64)) for a, b in zip(left, right, strict=True))
+        for left, right in ((one, other), (one, one), (other, other))
+    )
+    return product / math.sqrt(own * others)
 
 
 def rate(step: int, steps: int) -> float:
@@ -432,8 +436,7 @@ def render(result: dict) -> str:
             + "".join(f"{cosines[name]:>9.4f}" if cosines else f"{'–':>9}" for name in ("batch", "all"))
             + trained(form["validation_kl"])
         )
-    if result["labels_alone"]:
-        lines.append(f"{'labels alone':<98}" + trained(result["labels_alone"]))
+    lines.append(f"{'labels alone':<98}" + trained(result["labels_alone"]))
     verdict = "PASS" if result["passed"] else "missed"
     lines += ["", f"spaced {DEFAULT} under {MOST_BYTES:g} bytes and within {MOST_OFF:.0%} of the dense KL: {verdict}"]
     return "\n".join(lines)
