@@ -154,6 +154,13 @@ def _say_fit(recipe: Recipe, teacher: ResolvedModel | None, student: ResolvedMod
     say("\n".join(f"  {line}" for line in found.table().splitlines()))
 
 
+def _by_position(teacher: ResolvedModel | None, student: ResolvedModel | None) -> bool:
+    """Whether signals of the teacher are of use to the student; where the tokenizers differ it learns from answers alone."""
+    if teacher is None or student is None or teacher.path == student.path:
+        return True
+    return pair(teacher.path, student.path).by_position
+
+
 def _here(model: ResolvedModel | Pending) -> ResolvedModel | None:
     return model if isinstance(model, ResolvedModel) else None
 
@@ -171,7 +178,8 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     teacher = RunTeacher(context, tune_teacher(context, _at(teacher_base), prepared) if local else None)
     answers = answer(context, teacher, prepared)
     data = answer_held_out(context, teacher, prepared, gold)
-    known = take_signals(context, teacher, data, answers) if teacher.distribution else None
+    comparable = teacher.distribution and _by_position(teacher_base, student_base)
+    known = take_signals(context, teacher, data, answers) if comparable else None
     untuned = cut_student(context, _at(student_base), data, answers)
     signals = known or _of_replies(context, teacher, data, answers, untuned)
     students = _students(context, data, answers, signals, untuned, labelled=gold.training)

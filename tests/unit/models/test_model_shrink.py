@@ -10,8 +10,9 @@ import pytest
 from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ModelError
+from slmops.models.cutplan import CutPlan
 from slmops.models.load import load_model, load_tokenizer, parameter_count, read_config
-from slmops.models.shrink import CutPlan, Wish, cut_model, plan_cut
+from slmops.models.shrink import Wish, cut_model, plan_cut
 from slmops.models.sizes import Anatomy
 from slmops.models.timing import Request, Timing, measure_parts, measure_request
 from slmops.models.vocabulary import MARGIN
