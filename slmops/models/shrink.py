@@ -151,12 +151,13 @@ def _shape(
         least = usual = most = asked
     if target is None:
         return wish.layers or anatomy.layers, usual
+    deepest = wish.layers or anatomy.layers
     if wish.vocabulary == "trim":
         most = usual
-    if size(anatomy.layers if wish.layers is None else wish.layers, anatomy.vocabulary) <= target.value and asked is None:
-        return wish.layers or anatomy.layers, anatomy.vocabulary
+    elif asked is None and size(deepest, anatomy.vocabulary) <= target.value:
+        return deepest, anatomy.vocabulary
     fewest = wish.layers or min(_LEAST_LAYERS, anatomy.layers)
-    possible = range(fewest, (wish.layers or anatomy.layers) + 1)
+    possible = range(fewest, deepest + 1)
     layers = max((number for number in possible if size(number, usual) <= target.value), default=fewest)
     if size(layers, least) > target.value:
         raise ModelError(

@@ -112,6 +112,11 @@ def test_a_model_that_is_small_enough_stays_whole(model: Path, rows: list[list[i
     assert parameter_count(made(model, tmp_path, plan)) == parameter_count(model)
 
 
+def test_a_vocabulary_that_is_to_be_trimmed_is_also_where_the_target_allows_more(model: Path, rows: list[list[int]]) -> None:
+    plan = plan_cut(model, Wish(target="20MB", vocabulary="trim"), rows=rows)
+    assert (len(plan.layers), plan.vocabulary) == (6, plan.needed + 20)
+
+
 def test_megabytes_are_those_of_the_package(model: Path, rows: list[list[int]], anatomy: Anatomy) -> None:
     megabytes = anatomy.megabytes(3, 384, "int8")
     plan = plan_cut(model, Wish(target=f"{megabytes:.6f}MB", precision="int8"), rows=rows)
