@@ -13,9 +13,11 @@ from slmops.evaluation.gates import UNQUANTIZED, Gate
 from slmops.evaluation.judging import WIN_RATE
 from slmops.evaluation.measures import COSTS
 from slmops.export.onnx import SCHEMES
+from slmops.models.bpe import Bpe
 from slmops.models.fit import Purpose, check_disk, check_fits
 from slmops.models.load import read_config
 from slmops.models.resolve import ResolvedModel
+from slmops.models.shrink import Wish
 from slmops.models.sizes import Target, parameters_after_cut
 from slmops.runtimes.base import RUNTIMES
 from slmops.stages.context import Context, rows_of
@@ -214,12 +216,15 @@ def check_machine(
 
     Raises:
         ConfigError: The student has fewer layers than it should be cut to.
+        ModelError: Its vocabulary should be trimmed, and its tokenizer is of a kind that cannot be.
         ResourceError: Says how much is needed and how much there is.
     """
     tune, layers = recipe.teacher.tune, recipe.student.layers
     total = int(read_config(student.path)["num_hidden_layers"])
     if layers is not None and layers > total:
         raise ConfigError(f"{student.reference} has {total} layers, not {layers}", where="student.layers", fix=f"give 2 to {total}")
+    if Wish.of(recipe.student).trims:
+        Bpe.read(student.path)
     cut = parameters_after_cut(student, layers, recipe.student.target)
     purpose: Purpose = "inference" if tune is None else "training-lora" if tune.lora else "training-full"
     if teacher is not None:

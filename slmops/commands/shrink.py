@@ -20,9 +20,10 @@ from slmops.data.rows import Row
 from slmops.data.sources import FilesSource, look_at
 from slmops.errors import UsageError
 from slmops.files import digest
+from slmops.models.cutplan import CutPlan
 from slmops.models.importance import describe_influence
 from slmops.models.resolve import ResolvedModel, resolve
-from slmops.models.shrink import CutPlan, Wish, cut_model, plan_cut
+from slmops.models.shrink import Wish, cut_model, plan_cut
 from slmops.models.timing import Request, measure_request
 from slmops.progress import say
 
@@ -70,14 +71,13 @@ def shrink(
     found = resolve(model)
     texts, request = _texts(found, rows, chat_template, text_template)
     planned = plan_cut(found.path, wish, rows=texts, request=request)
-    if not as_json:
-        say(planned.table())
-        if planned.influence is not None:
-            say(describe_influence(planned.influence, planned.layers))
+    text = planned.table()
+    if planned.influence is not None:
+        text += f"\n{describe_influence(planned.influence, planned.layers)}"
     if plan:
-        if as_json:
-            print(json.dumps(planned.as_dict(), ensure_ascii=False))
+        print(json.dumps(planned.as_dict(), ensure_ascii=False) if as_json else text)
         return
+    say(text)
     facts = _make(found, planned, StageKey("shrink", "model", 1, asdict(wish), _parents(found, texts)), output_path)
     print(json.dumps(facts, ensure_ascii=False) if as_json else _done(facts, planned, output_path))
 

@@ -73,7 +73,7 @@ def important_layers(influence: Sequence[float], keep: int) -> list[int]:
 def describe_influence(influence: Sequence[float], kept: Sequence[int]) -> str:
     """A line for people: each layer's influence, those that are kept in brackets."""
     words = [f"[{number}: {value:.3f}]" if number in kept else f"{number}: {value:.3f}" for number, value in enumerate(influence)]
-    return "  influence of the layers, [kept]: " + " ".join(words)
+    return "influence    [kept] " + " ".join(words)
 
 
 def decoder_layers(network: Any) -> torch.nn.ModuleList:

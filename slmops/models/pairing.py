@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from slmops.data.chat import ChatTemplate
+from slmops.data.chat import PLAIN, ChatTemplate
 from slmops.errors import SlmopsError
 from slmops.models.bpe import TOKENIZER, byte_alphabet
+from slmops.models.fittable import BY_POSITION, Objective, Pairing, Side, Tokenizers
 from slmops.models.load import context_length, load_tokenizer, parameter_count, read_config
 from slmops.models.sizes import Anatomy
 
-Tokenizers = Literal["same", "same with padding", "student's is a part", "teacher's is a part", "different"]
-"""How two tokenizers relate; *with padding*: the embedding of one has more rows than there are tokens."""
-
-_WORDS: Mapping[Tokenizers, str] = {
-    "same": "the same",
-    "same with padding": "the same; the embeddings have different numbers of rows, the further ones stand for no token",
-    "student's is a part": "the student's is a part of the teacher's, under other numbers",
-    "teacher's is a part": "the teacher's is a part of the student's",
-    "different": "different",
-}
 _SAMPLES = (
     "Where's MY  order no. 1234567? It hasn't arrived.",
     "Summarize the following paragraph in one sentence:\n\n- first point\n- second point",
@@ -40,113 +31,6 @@ _FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class Side:
-    """One of the two.
-
-    Args:
-        name: As it was given.
-        kind: ``model_type`` of its configuration.
-        parameters: Number of weights.
-        tokens: Number of tokens.
-        rows: Rows of its embedding.
-        template: Name of its chat template's format.
-        context: Prompt and answer together, in tokens.
-        layers: Number of layers.
-        width: Values a token has between layers.
-        heads: Attention heads.
-    """
-
-    name: str
-    kind: str
-    parameters: int
-    tokens: int
-    rows: int
-    template: str
-    context: int
-    layers: int
-    width: int
-    heads: int
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A kind of objective, whether it is possible, and why, or what it takes."""
-
-    name: str
-    possible: bool
-    why: str
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """A teacher and a student side by side.
-
-    Args:
-        teacher: The one.
-        student: The other.
-        tokenizers: How they relate.
-        shared: Share of the student's tokens whose text is a token of the teacher's too.
-        alike: Share of a few sample texts that both split into the same pieces.
-        templates: Whether both chat templates render a question alike.
-        layer_map: For each layer of the student, the layer of the teacher that stands as far up.
-        objectives: What follows.
-    """
-
-    teacher: Side
-    student: Side
-    tokenizers: Tokenizers
-    shared: float
-    alike: float
-    templates: bool
-    layer_map: tuple[int, ...]
-    objectives: tuple[Objective, ...]
-
-    @property
-    def rule(self) -> str:
-        """What the student learns from, in a sentence with its reason."""
-        if self.tokenizers in ("same", "same with padding"):
-            return "The tokenizers are the same: the student learns from the teacher's distributions and from its answers."
-        if self.tokenizers == "student's is a part":
-            return (
-                "The student's tokens are a part of the teacher's: it learns from the teacher's distributions; what they hold for "
-                "tokens it lacks goes to the tail, and rows whose answer it splits otherwise teach by their answer alone."
-            )
-        return (
-            "The tokenizers differ, so a position of one is none of the other: the student learns from the teacher's answers as "
-            "text, and from its distributions by ULD alone, which compares their shapes and not their tokens."
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "layer_map": list(self.layer_map), "rule": self.rule}
-
-    def table(self) -> str:
-        """For people."""
-        teacher, student = self.teacher, self.student
-        rows = [
-            ("", "teacher", "student", ""),
-            ("model", teacher.name, student.name, ""),
-            ("kind", teacher.kind, student.kind, ""),
-            ("parameters", f"{teacher.parameters:,}", f"{student.parameters:,}", _times(teacher.parameters, student.parameters)),
-            ("tokens", f"{teacher.tokens:,}", f"{student.tokens:,}", f"{self.shared:.0%} of the student's are the teacher's too"),
-            ("embedding rows", f"{teacher.rows:,}", f"{student.rows:,}", ""),
-            ("chat template", teacher.template, student.template, "the same" if self.templates else "different"),
-            ("context", f"{teacher.context:,}", f"{student.context:,}", f"{min(teacher.context, student.context):,} for both"),
-            ("layers", f"{teacher.layers}", f"{student.layers}", f"student ← teacher: {_map(self.layer_map)}"),
-            ("width", f"{teacher.width:,}", f"{student.width:,}", _alike(teacher.width, student.width, "needs a projection")),
-            ("heads", f"{teacher.heads}", f"{student.heads}", _alike(teacher.heads, student.heads, "relations, not maps")),
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = [
-            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows
-        ]
-        lines.append(f"tokenizers: {_WORDS[self.tokenizers]}; {self.alike:.0%} of sample texts are split alike")
-        width = max(len(objective.name) for objective in self.objectives)
-        lines += [f"  {'yes' if one.possible else 'no ':<3}  {one.name:<{width}}  {one.why}" for one in self.objectives]
-        return "\n".join([*lines, self.rule])
-
-
 def pair(teacher: Path, student: Path, *, names: tuple[str, str] | None = None, layers: int | None = None) -> Pairing:
     """Compare two model folders.
 
@@ -159,7 +43,7 @@ def pair(teacher: Path, student: Path, *, names: tuple[str, str] | None = None, 
     Raises:
         ModelError: A folder is no model, or has no tokenizer.
     """
-    named = names or (teacher.name, student.name)
+    named = [Path(name).name if Path(name).exists() else name for name in names or (str(teacher), str(student))]
     first, second = _tokenizer(teacher), _tokenizer(student)
     one, two = _side(teacher, named[0], first), _side(student, named[1], second)
     if layers is not None:
@@ -185,7 +69,7 @@ def pair(teacher: Path, student: Path, *, names: tuple[str, str] | None = None, 
 
 def _objectives(tokenizers: Tokenizers, teacher: Side, student: Side) -> tuple[Objective, ...]:
     """What can be asked of a student, strongest first."""
-    positions = tokenizers in ("same", "same with padding", "student's is a part")
+    positions = tokenizers in BY_POSITION
     under = "under the student's numbers" if tokenizers == "student's is a part" else "of the same tokens"
     projected = "" if teacher.width == student.width else ", through a learned projection"
     maps = "maps or relations" if teacher.heads == student.heads else "relations (MiniLM), as the numbers of heads differ"
@@ -268,18 +152,6 @@ def _format(folder: Path) -> str:
         jinja = ChatTemplate.load(folder).jinja
     except SlmopsError:
         return "none"
-    named = next((name for sign, name in _FORMATS.items() if sign in jinja), None)
-    return named or ("none" if "user" not in jinja and "role" not in jinja else "plain")
-
-
-def _times(teacher: int, student: int) -> str:
-    return f"{teacher / student:.1f} times smaller" if teacher >= student else "the student is the larger one"
-
-
-def _map(layers: Sequence[int]) -> str:
-    pairs = [f"{own}←{theirs}" for own, theirs in enumerate(layers)]
-    return " ".join(pairs if len(pairs) <= 8 else [*pairs[:4], "…", *pairs[-3:]])
-
-
-def _alike(left: int, right: int, otherwise: str) -> str:
-    return "the same" if left == right else otherwise
+    if jinja == PLAIN:
+        return "none (plain)"
+    return next((name for sign, name in _FORMATS.items() if sign in jinja), "its own")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slmops.config import TrainingSection
+from slmops.models.pairing import pair
 from slmops.models.resolve import ResolvedModel
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
@@ -50,7 +51,8 @@ class Lesson:
         teacher = RunTeacher(context, tune_teacher(context, teacher_base, prepared) if local else None)
         answers = answer(context, teacher, prepared)
         data = answer_held_out(context, teacher, prepared, gold)
-        known = take_signals(context, teacher, data, answers) if teacher.distribution else None
+        comparable = teacher.distribution and _comparable(context, teacher_base, student_base)
+        known = take_signals(context, teacher, data, answers) if comparable else None
         untuned = cut_student(context, student_base, data, answers)
         signals = known or _of_replies(context, teacher, data, answers, untuned)
         return cls(context, gold, teacher, data, answers, signals, untuned)
@@ -101,6 +103,17 @@ class Lesson:
 def located(model: ResolvedModel | None) -> ModelAt:
     """A resolved model; while planning it may not be on this machine yet."""
     return ModelAt(model.path, model.fingerprint) if model else ModelAt(Path("absent"), "not fetched yet")
+
+
+def _comparable(context: Context, teacher: ModelAt, student: ModelAt) -> bool:
+    """Whether the teacher's signals are of use: where tokenizers differ, to losses that are made for that alone."""
+    if teacher.path == student.path or not (teacher.path.is_dir() and student.path.is_dir()):
+        return True
+    if pair(teacher.path, student.path).by_position:
+        return True
+    from slmops.training.objectives import WeightedSum
+
+    return WeightedSum.of(context.recipe.training.objectives).across_tokenizers
 
 
 def _of_replies(

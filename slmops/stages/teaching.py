@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slmops.artifact import StageKey
-from slmops.config import StudentSection, TrainingSection
+from slmops.config import TrainingSection
 from slmops.data.rows import Row
 from slmops.files import digest
-from slmops.models.shrink import CutPlan, Wish
+from slmops.models.cutplan import CutPlan
+from slmops.models.shrink import Wish
 from slmops.progress import say
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.tasks.base import Task
@@ -49,7 +50,7 @@ def cut_student(context: Context, base: ModelAt, data: StageResult, answers: Sta
         data: The prepared rows.
         answers: The teacher's answers, where there are any yet.
     """
-    wish = _wish(context.recipe.student)
+    wish = Wish.of(context.recipe.student)
     if not wish.trims and wish.keep != "importance":
         return adopt_model(context, "untuned", base, wish)
     parents = {"data": data.id, **({"answers": answers.id} if answers else {})}
@@ -107,10 +108,6 @@ def adopt_model(
     return context.workspace.stage(key, make)
 
 
-def _wish(student: StudentSection) -> Wish:
-    return Wish(student.layers, student.keep, student.vocabulary, student.target, student.target_precision)
-
-
 def _shape_key(wish: Wish) -> dict[str, object]:
     """What of the recipe decides the cut; nothing of it where nothing is cut."""
     if not wish.cuts:
@@ -129,13 +126,13 @@ def _cut(source: Path, target: Path, work: Path, wish: Wish, template: Template,
     if len(rows):
         say("\n".join(f"  {line}" for line in plan.table().splitlines()))
     if plan.influence is not None:
-        say(describe_influence(plan.influence, plan.layers))
+        say(f"  {describe_influence(plan.influence, plan.layers)}")
     cut_model(source, target, plan, work)
     return plan
 
 
 def _alike(parent: Template, student: Template, rows: list[Row]) -> float:
-    from slmops.models.vocabulary import TokenMap
+    from slmops.models.tokenmap import TokenMap
 
     tokens = TokenMap.between(parent.tokenizer, student.tokenizer)
     return tokens.share_alike([parent.prompt(row) for row in rows])
@@ -227,7 +224,7 @@ def _open_signals(
     context: Context, inputs: Mapping[str, StageResult], template: Template, rows: list[Row]
 ) -> SignalStore | MappedSignals:
     """The signals for a student; one with a part of the teacher's vocabulary gets them under its own ids."""
-    from slmops.models.vocabulary import TokenMap
+    from slmops.models.tokenmap import TokenMap
     from slmops.signals.store import SignalStore
     from slmops.teachers.mapping import MappedSignals
 
@@ -235,10 +232,10 @@ def _open_signals(
     teacher = signals.artifact.manifest.parents["teacher"]
     theirs = context.template(signals.path / TOKENIZER) if (signals.path / TOKENIZER).is_dir() else template
     tokens = TokenMap.between(theirs.tokenizer, template.tokenizer)
-    if tokens.same or not tokens.part:
+    if tokens.same:
         theirs = template
     store = SignalStore.open(signals.path, fingerprints(context, teacher, theirs, inputs["data"], inputs["answers"]))
-    if theirs is template:
+    if tokens.same or not tokens.part:
         return store
     mapped = MappedSignals.of(store, theirs, template, tokens)
     say(mapped.describe(rows))

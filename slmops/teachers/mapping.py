@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ConfigError
-from slmops.models.vocabulary import TokenMap
+from slmops.models.tokenmap import TokenMap
 from slmops.signals.store import SignalStore
 from slmops.signals.topk import TopK
 from slmops.teachers.logprobs import certain_signal

@@ -9,8 +9,9 @@ import pytest
 
 from slmops.cli import main
 from slmops.errors import ModelError
+from slmops.models.fittable import Pairing
 from slmops.models.load import load_tokenizer
-from slmops.models.pairing import Pairing, pair
+from slmops.models.pairing import pair
 from slmops.models.vocabulary import Vocabulary, trim_vocabulary
 from slmops.testing.tiny import save_tiny_model
 from tests.unit.models.test_model_vocabulary import gemma, gpt2
@@ -64,6 +65,18 @@ def test_which_objectives_follow(folder: Path, student: str, positions: bool) ->
     assert ("ULD" in found.rule) is not positions
 
 
+@pytest.mark.parametrize(("student", "taken"), [("alike", True), ("trimmed", True), ("other", False)])
+def test_a_run_takes_signals_where_tokenizers_allow_it(folder: Path, tmp_path: Path, student: str, taken: bool) -> None:
+    from slmops.config import load_recipe
+    from slmops.pipeline import plan
+    from tests.pipeline.tiny_line import write_recipe
+
+    teacher = folder / "teacher"
+    steps = plan(load_recipe(write_recipe(tmp_path, teacher, student={"model": str(folder / student)})))
+    assert ("signals" in [step.stage for step in steps]) is taken
+    assert ("answers-only" in [step.stage for step in steps]) is taken
+
+
 def test_layers_of_the_student_stand_as_far_up_as_those_of_the_teacher(folder: Path) -> None:
     assert of(folder, "alike").layer_map == (1, 4)
     assert of(folder, "trimmed").layer_map == (0, 1, 2, 3, 4, 5)
@@ -81,7 +94,7 @@ def test_templates_context_and_width_are_in_the_table(folder: Path) -> None:
     assert "needs a projection" in table
     assert "times smaller" in table
     assert not of(folder, "other").templates
-    assert of(folder, "other").student.template == "plain"
+    assert of(folder, "other").student.template == "none (plain)"
 
 
 def test_texts_that_a_trimmed_vocabulary_splits_otherwise_are_counted(folder: Path) -> None:

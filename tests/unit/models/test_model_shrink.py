@@ -10,8 +10,9 @@ import pytest
 from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ModelError
+from slmops.models.cutplan import CutPlan
 from slmops.models.load import load_model, load_tokenizer, parameter_count, read_config
-from slmops.models.shrink import CutPlan, Wish, cut_model, plan_cut
+from slmops.models.shrink import Wish, cut_model, plan_cut
 from slmops.models.sizes import Anatomy
 from slmops.models.timing import Request, Timing, measure_parts, measure_request
 from slmops.models.vocabulary import MARGIN
@@ -109,6 +110,11 @@ def test_a_model_that_is_small_enough_stays_whole(model: Path, rows: list[list[i
     plan = plan_cut(model, Wish(target="20MB"), rows=rows)
     assert (list(plan.layers), plan.vocabulary, plan.tokens) == (list(range(6)), 384, None)
     assert parameter_count(made(model, tmp_path, plan)) == parameter_count(model)
+
+
+def test_a_vocabulary_that_is_to_be_trimmed_is_also_where_the_target_allows_more(model: Path, rows: list[list[int]]) -> None:
+    plan = plan_cut(model, Wish(target="20MB", vocabulary="trim"), rows=rows)
+    assert (len(plan.layers), plan.vocabulary) == (6, plan.needed + 20)
 
 
 def test_megabytes_are_those_of_the_package(model: Path, rows: list[list[int]], anatomy: Anatomy) -> None:

@@ -10,7 +10,8 @@ import pytest
 from slmops.errors import SlmopsError
 from slmops.models.load import load_model, load_tokenizer
 from slmops.models.resolve import resolve
-from slmops.models.vocabulary import TokenMap, Vocabulary, trim_vocabulary
+from slmops.models.tokenmap import TokenMap
+from slmops.models.vocabulary import Vocabulary, trim_vocabulary
 
 pytestmark = pytest.mark.slow
 NAME = "smollm2-135m-instruct"

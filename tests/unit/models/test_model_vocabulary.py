@@ -13,7 +13,8 @@ from slmops.errors import ModelError
 from slmops.files import read_json, write_json
 from slmops.models.bpe import Bpe
 from slmops.models.load import load_model, load_tokenizer, parameter_count, read_config
-from slmops.models.vocabulary import TokenMap, Vocabulary, trim_vocabulary
+from slmops.models.tokenmap import TokenMap
+from slmops.models.vocabulary import Vocabulary, trim_vocabulary
 from slmops.testing.tiny import save_tiny_model, tiny_tokenizer
 
 TEXTS = ["where is my parcel", "please refund the money"]

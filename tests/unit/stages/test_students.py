@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slmops.config import load_recipe
-from slmops.errors import ConfigError
-from slmops.files import read_jsonl, write_jsonl
+from slmops.errors import ConfigError, ModelError
+from slmops.files import read_jsonl, write_json, write_jsonl
 from slmops.models.load import load_tokenizer, read_config
 from slmops.models.resolve import resolve
-from slmops.preflight import check_names
+from slmops.preflight import check_machine, check_names
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.stages.preparing import prepare_data
@@ -75,7 +76,7 @@ def test_layers_are_chosen_by_the_training_rows(run: Any, capsys: pytest.Capture
     context = run({"layers": 2, "keep": "importance"})
     student = cut_student(context, at(context), prepare_data(context, at(context)))
     assert len(student.facts["influence"]) == 4
-    assert "influence of the layers" in capsys.readouterr().err
+    assert "influence    [kept] " in capsys.readouterr().err
     assert tokens_of(student) == set(load_tokenizer(at(context).path).get_vocab())
 
 
@@ -119,3 +120,11 @@ def cut_teacher(context: Context) -> StageResult:
 def test_a_target_that_cannot_be_read_is_refused_at_once(run: Any) -> None:
     with pytest.raises(ConfigError, match="is no target"):
         check_names(run({"target": "small"}).recipe)
+
+
+def test_a_tokenizer_that_cannot_be_trimmed_is_refused_before_anything_starts(run: Any, tiny_model: Path, tmp_path: Path) -> None:
+    words = Path(shutil.copytree(tiny_model, tmp_path / "words"))
+    write_json(words / "tokenizer.json", {"model": {"type": "WordPiece", "vocab": {}}})
+    context = run({"model": str(words), "vocabulary": "trim"})
+    with pytest.raises(ModelError, match="WordPiece"):
+        check_machine(context.recipe, None, resolve(words))

@@ -12,7 +12,8 @@ from slmops.data.rows import Row
 from slmops.data.templates import Template, choose_template
 from slmops.errors import FingerprintError
 from slmops.models.load import load_model, load_tokenizer
-from slmops.models.vocabulary import TokenMap, Vocabulary, trim_vocabulary
+from slmops.models.tokenmap import TokenMap
+from slmops.models.vocabulary import Vocabulary, trim_vocabulary
 from slmops.signals.store import SignalStore, row_key
 from slmops.signals.topk import TopK
 from slmops.teachers.mapping import MappedSignals
