@@ -66,8 +66,8 @@ def headline(standing: Standing) -> str:
     best, goals = standing.best, standing.study.goals
     if best is None:
         return "No trial is complete"
-    said = ", ".join(f"{inside(MEASURES[goal].title)} {shown(goal, best.goals[goal])}" for goal in goals)
-    text = f"Best: trial {best.number}, {said} on {standing.rows:,} validation rows"
+    reached = ", ".join(f"{inside(MEASURES[goal].title)} {shown(goal, best.goals[goal])}" for goal in goals)
+    text = f"Best: trial {best.number}, {reached} on {standing.rows:,} validation rows"
     if goals[0] in best.intervals:
         low, high = best.intervals[goals[0]]
         close = len(standing.not_told_apart)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from slmops.config import Section
 from slmops.errors import ConfigError, UsageError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _DIGITS = 4
 _RANGE = re.compile(r"(?P<low>[^:]+?)\.\.(?P<high>[^:]+)(?P<options>(:[^:]*)*)")
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 _WHOLE = re.compile(r"[+-]?\d+")
 
 
@@ -116,6 +117,12 @@ class Choice(Section):
 
     type: Literal["choice"]
     values: tuple[Any, ...] = Field(min_length=1)
+
+    @field_validator("values")
+    @classmethod
+    def _numbers(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """``1e-3``, which YAML 1.1 takes for a text, is a number."""
+        return tuple(float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value for value in values)
 
     def distribution(self) -> BaseDistribution:
         """The same for Optuna, which gets the values as JSON."""

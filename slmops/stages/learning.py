@@ -113,7 +113,8 @@ def _comparable(context: Context, teacher: ModelAt, student: ModelAt) -> bool:
         return True
     from slmops.training.objectives import WeightedSum
 
-    return WeightedSum.of(context.recipe.training.objectives).across_tokenizers
+    loss = WeightedSum.of(context.recipe.training.objectives)
+    return loss.needs_signal and loss.across_tokenizers
 
 
 def _of_replies(

@@ -36,7 +36,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 
 def command(recipe: Path, *more: object) -> list[str]:
-    return ["search", str(recipe), *SPACE, "--strategy", "random", "--num_trials", "4", "--prune", "none", *map(str, more)]
+    return ["search", str(recipe), *SPACE, "--strategy", "random", "--num_trials", "3", "--prune", "none", *map(str, more)]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def begun(text: str, stage: str) -> int:
 def test_trials_share_data_teacher_answers_and_signals(searched: subprocess.CompletedProcess[str]) -> None:
     shared = ("data", "teacher", "answers", "signals", "untuned")
     assert {stage: begun(searched.stderr, stage) for stage in shared} == dict.fromkeys(shared, 1)
-    assert begun(searched.stderr, "distilled") == begun(searched.stderr, "validate.distilled") == 4
+    assert begun(searched.stderr, "distilled") == begun(searched.stderr, "validate.distilled") == 3
     assert "ETA" in searched.stderr
 
 
@@ -65,7 +65,7 @@ def test_the_best_recipe_is_written_out_and_its_model_is_kept(recipe: Path, sear
     folder = study_of(recipe)
     facts, lines = read_json(folder / "search.json"), read_jsonl(folder / "trials.jsonl")
     best = facts["best"]
-    assert [line["number"] for line in lines] == [0, 1, 2, 3]
+    assert [line["number"] for line in lines] == [0, 1, 2]
     assert best["goals"]["accuracy"] == max(line["goals"]["accuracy"] for line in lines)
     assert lines[0]["values"]["training.learning_rate"] == 0.003  # the recipe as it was
     made = load_recipe(folder / "best.yaml")
@@ -101,7 +101,7 @@ def test_a_killed_search_and_two_processes_end_as_one_undisturbed(recipe: Path, 
     said = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert all("[search] trial" in text for text in said)
-    assert sum(begun(text, "distilled") for text in said) == 4
+    assert sum(begun(text, "distilled") for text in said) == 3
 
     def outcome(folder: Path) -> list[Any]:
         lines = [(line["values"], line["goals"], line["curve"]) for line in read_jsonl(folder / "trials.jsonl")]
@@ -110,28 +110,29 @@ def test_a_killed_search_and_two_processes_end_as_one_undisturbed(recipe: Path, 
     assert outcome(study_of(recipe, "again")) == outcome(study_of(recipe))
 
 
-def test_several_goals_of_the_package_give_a_front(
+def test_the_package_is_measured_where_a_goal_is_what_it_costs(
     recipe: Path, searched: subprocess.CompletedProcess[str], quick: None, called: Callable[..., Any]
 ) -> None:
-    goals = ("--goal", "accuracy", "--goal", "latency_p50_ms", "--goal", "parameters")
-    space = ("--space", "layers=2,3", "--strategy", "grid", "--study", "sizes")
-    done = called("search", recipe, f"export.parity={json.dumps(PARITY)}", "export.schemes=[int4]", *space, *goals, "--json")
+    goals = ("--goal", "accuracy", "--goal", "latency_p50_ms", "--goal", "size_mb")
+    export = (f"export.parity={json.dumps(PARITY)}", "export.schemes=[int4]")
+    space = ("--space", "learning_rate=1e-3,3e-3", "--strategy", "grid", "--study", "costs")
+    done = called("search", recipe, *export, *space, *goals, "--json")
     assert done.returncode == 0, done.stderr[-3000:]
-    facts = json.loads(done.stdout)
-    lines = read_jsonl(recipe.parent / "out" / "search" / "sizes" / "trials.jsonl")
-    assert [line["values"]["student.layers"] for line in lines] == [2, 3]
-    assert lines[0]["goals"]["parameters"] < lines[1]["goals"]["parameters"]
-    assert all(line["goals"]["latency_p50_ms"] > 0 for line in lines)
-    assert 0 in facts["front"]
-    assert 'class="front"' in (recipe.parent / "out" / "search" / "sizes" / "search.html").read_text()
+    folder = recipe.parent / "out" / "search" / "costs"
+    lines = read_jsonl(folder / "trials.jsonl")
+    assert [line["values"]["training.learning_rate"] for line in lines] == [0.001, 0.003]
+    assert all(line["goals"]["latency_p50_ms"] > 0 and line["goals"]["size_mb"] > 0 for line in lines)
+    front = json.loads(done.stdout)["front"]
+    assert {file.name for file in (folder / "front").iterdir()} == {f"trial-{number}.yaml" for number in front}
+    assert 'class="front"' in (folder / "search.html").read_text()
 
 
 def test_the_control_has_the_same_search(
     recipe: Path, searched: subprocess.CompletedProcess[str], called: Callable[..., Any]
 ) -> None:
-    done = called("search", recipe, "--row", "control", "--space", "learning_rate=1e-3,3e-3", "--strategy", "grid", "--json")
+    done = called("search", recipe, "--row", "control", "--space", "learning_rate=3e-3,", "--strategy", "grid", "--json")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout)["trials"]["complete"] == 2
+    assert json.loads(done.stdout)["trials"]["complete"] == 1
     (kept,) = (recipe.parent / "out" / "artifacts").glob("control-*")
     (distilled,) = list((recipe.parent / "out" / "artifacts").glob("distilled-*"))[:1]
     assert read_json(kept / "manifest.json")["facts"]["steps"] == read_json(distilled / "manifest.json")["facts"]["steps"]
@@ -140,7 +141,7 @@ def test_the_control_has_the_same_search(
 def test_the_plan_says_how_much_there_is_to_do(recipe: Path, tmp_path: Path, called: Callable[..., Any]) -> None:
     done = called(*command(recipe, "-o", tmp_path / "new"), "--plan", "--json")
     facts = json.loads(done.stdout)
-    assert (facts["trials"], facts["left"], facts["strategy"]) == (4, 4, "random")
+    assert (facts["trials"], facts["left"], facts["strategy"]) == (3, 3, "random")
     assert facts["space"]["training.learning_rate"] == "0.0001 to 0.01, by logarithm"
     assert facts["seconds"] is not None
     assert not (tmp_path / "new").exists()

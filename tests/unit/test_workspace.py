@@ -12,7 +12,7 @@ from slmops import workspace as module
 from slmops.artifact import MANIFEST, Artifact, StageKey
 from slmops.errors import ResourceError
 from slmops.files import write_text
-from slmops.workspace import Made, Undecided, Workspace, link_or_copy, remove_tree
+from slmops.workspace import Abandoned, Made, Undecided, Workspace, link_or_copy, remove_tree
 
 CONFIG = {"training": {"learning_rate": 0.0005, "epochs": 3}, "labels": ["a"]}
 
@@ -213,3 +213,30 @@ def test_a_file_gets_a_second_name_or_a_copy(tmp_path: Path, monkeypatch: pytest
     remove_tree(tmp_path / "in")
     remove_tree(tmp_path / "in")
     assert not (tmp_path / "in").exists()
+
+
+def test_a_stage_that_is_given_up_for_good_leaves_nothing(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+
+    def give_up(folder: Path, work: Path) -> Made:
+        write_text(work / "half", "half")
+        raise Abandoned
+
+    with pytest.raises(Abandoned):
+        workspace.stage(key_of(), give_up)
+    assert not workspace.folder(key_of()).exists()
+
+
+def test_a_stage_that_another_process_makes_is_waited_for(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from tests.unit.test_workspace import key_of;"
+        "from slmops.workspace import Made, Workspace;"
+        "make = lambda folder, work: (print('in', flush=True), time.sleep(0.5), Made())[-1];"
+        f"Workspace(Path({str(tmp_path)!r})).stage(key_of(), make)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "in\n"
+    stage = Stage()
+    Workspace(tmp_path).stage(key_of(), stage)
+    assert (stage.first, other.wait()) == (0, 0)

@@ -69,6 +69,10 @@ def test_what_is_drawn_becomes_a_short_value_inside_the_range() -> None:
     assert [either.value(either.drawn(value)) for value in either.grid()] == [{"r": 8}, None, "a", True]
 
 
+def test_a_number_with_an_exponent_is_one_in_a_choice_too() -> None:
+    assert read_dimension(*read_flag("learning_rate=1e-3,2E4,3.0e-1,e5,a")).grid() == [1e-3, 2e4, 0.3, "e5", "a"]
+
+
 def test_the_recipes_own_value_is_known_where_the_range_has_it() -> None:
     steps = read_dimension("x", {"type": "int", "low": 2, "high": 10, "step": 4})
     assert [steps.drawn(value) for value in (2, 6.0, 8, 14, None, True, 2.5)] == [2, 6, None, None, None, None, None]

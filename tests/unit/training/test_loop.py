@@ -37,6 +37,7 @@ def run(tiny_model: Path, template: Template, tmp_path: Path) -> Train:
         rows: Sequence[Row] = ROWS,
         validation: Sequence[Row] = (),
         signals: SignalStore | None = None,
+        watch: loop.Watch | None = None,
         **values: Any,
     ) -> Trained:
         section = TrainingSection(**{"max_steps": 3, "batch_size": 4, "precision": "float32", **values})
@@ -51,6 +52,7 @@ def run(tiny_model: Path, template: Template, tmp_path: Path) -> Train:
             seed=1,
             what="trial",
             signals=signals,
+            watch=watch,
         )
 
     return call
@@ -260,3 +262,18 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_and_curve(
     assert len(resumed.curve) == 6
     assert "trial: 6/6 updates" in capsys.readouterr().err
     assert len(list((tmp_path / "model-work").glob("checkpoint-*"))) == 2
+
+
+def test_who_watches_is_told_the_validation_losses_and_may_end_it(run: Train, tmp_path: Path) -> None:
+    seen: list[tuple[float, float]] = []
+    trained = run(max_steps=16, validation=ROWS[:3], watch=lambda share, loss: seen.append((share, loss)))
+    assert [share for share, _ in seen] == [step / 8 for step in range(1, 9)]
+    assert [loss for _, loss in seen] == [point["validation"] for point in trained.curve]
+
+    def end(share: float, loss: float) -> None:
+        if share >= 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("ended", max_steps=16, validation=ROWS[:3], watch=end)
+    assert not (tmp_path / "ended").exists()
