@@ -241,7 +241,7 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         "precision": recipe.teacher.precision,
         **context.template_key,
     }
-    key = StageKey("signals", "signals", 3, config, {"teacher": teacher.id, "data": data.id, "answers": answers.id})
+    key = StageKey("signals", "signals", 4, config, {"teacher": teacher.id, "data": data.id, "answers": answers.id})
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.signals.forms import form_of

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,8 +16,9 @@ from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ConfigError, TrainingError
 from slmops.models.load import load_model
-from slmops.signals.store import SignalStore, row_key
-from slmops.signals.tensors import SampledTensors
+from slmops.signals.distribution import Distribution
+from slmops.signals.sampled import Sampled
+from slmops.signals.store import SignalStore, row_key, write_signals
 from slmops.signals.topk import TopK
 from slmops.training import loop
 from slmops.training.batches import collate
@@ -169,12 +171,8 @@ def test_an_objective_that_needs_signals_does_not_start_without(run: Train) -> N
         run(objectives=({"name": "forward_kl"},))
 
 
-def store_of(signals: dict[str, TopK]) -> SignalStore:
-    spans, start = {}, 0
-    for key, signal in signals.items():
-        spans[key] = (start, len(signal))
-        start += len(signal)
-    return SignalStore(TopK.concatenate(list(signals.values())), spans)
+def store_of(folder: Path, signals: dict[str, Distribution]) -> SignalStore:
+    return write_signals(folder, signals.items(), {})
 
 
 def test_a_teacher_with_another_tokenizer_teaches_by_uld_alone(run: Train, template: Template, tmp_path: Path) -> None:
@@ -182,7 +180,7 @@ def test_a_teacher_with_another_tokenizer_teaches_by_uld_alone(run: Train, templ
     generator = torch.Generator().manual_seed(0)
     tokens = [len(template.encode(row).answer_ids) + (1, -1)[number % 2] for number, row in enumerate(ROWS)]
     other = [TopK.from_logits(3 * torch.randn(count, 900, generator=generator), 5) for count in tokens]
-    signals = store_of({row_key(row): signal for row, signal in zip(ROWS, other, strict=True)})
+    signals = store_of(tmp_path / "signals", {row_key(row): signal for row, signal in zip(ROWS, other, strict=True)})
     with pytest.raises(TrainingError, match=r"rows.csv:0: \d+ signal positions for \d+ answer tokens\n.*use uld"):
         run(objectives=({"name": "uld"}, {"name": "jsd"}), signals=signals)
     trained = run(
@@ -191,16 +189,14 @@ def test_a_teacher_with_another_tokenizer_teaches_by_uld_alone(run: Train, templ
     assert trained.curve[-1]["loss"] < 0.9 * trained.curve[0]["loss"]
 
 
-def test_an_objective_that_is_not_for_sampled_tokens_does_not_start(
-    run: Train, template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tokens = sum(len(template.encode(row).answer_ids) for row in ROWS)
-    signals = store_of({row_key(row): TopK.from_logits(torch.zeros(len(template.encode(row).answer_ids), 9), 2) for row in ROWS})
-    samples = SampledTensors(torch.zeros(tokens, 1, dtype=torch.int64), torch.ones(tokens, 1), torch.zeros(tokens))
-    monkeypatch.setattr(loop, "from_batch", lambda batch: samples)
+def test_an_objective_that_is_not_for_sampled_tokens_does_not_start(run: Train, template: Template, tmp_path: Path) -> None:
+    counts = {row_key(row): len(template.encode(row).answer_ids) for row in ROWS}
+    drawn = {key: Sampled.from_logits(torch.zeros(count, 384), 4, np.full(count, 0.5)) for key, count in counts.items()}
+    signals = store_of(tmp_path / "signals", drawn)
     with pytest.raises(ConfigError, match=r"reverse_kl is not defined for tokens sampled.*\n.*forward_kl with kd_temperature 1"):
         run(objectives=({"name": "cross_entropy"}, {"name": "reverse_kl"}), signals=signals)
     assert not list(tmp_path.glob("model*"))
+    assert run(objectives=({"name": "forward_kl"},), signals=signals).steps == 3
 
 
 def test_the_global_random_state_does_not_matter(run: Train, tmp_path: Path) -> None:
