@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import yaml
 
 from slmops.config import load_recipe
 from slmops.files import read_json, read_jsonl
+from tests.commands import Call
 from tests.pipeline.conftest import slmops
 from tests.pipeline.tiny_line import write_recipe
 
@@ -111,36 +111,34 @@ def test_a_killed_search_and_two_processes_end_as_one_undisturbed(recipe: Path, 
 
 
 def test_the_package_is_measured_where_a_goal_is_what_it_costs(
-    recipe: Path, searched: subprocess.CompletedProcess[str], quick: None, called: Callable[..., Any]
+    recipe: Path, searched: subprocess.CompletedProcess[str], quick: None, call: Call
 ) -> None:
     goals = ("--goal", "accuracy", "--goal", "latency_p50_ms", "--goal", "size_mb")
     export = (f"export.parity={json.dumps(PARITY)}", "export.schemes=[int4]")
     space = ("--space", "learning_rate=1e-3,3e-3", "--strategy", "grid", "--study", "costs")
-    done = called("search", recipe, *export, *space, *goals, "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = call("search", recipe, *export, *space, *goals, "--json")
+    assert done.code == 0, done.err[-3000:]
     folder = recipe.parent / "out" / "search" / "costs"
     lines = read_jsonl(folder / "trials.jsonl")
     assert [line["values"]["training.learning_rate"] for line in lines] == [0.001, 0.003]
     assert all(line["goals"]["latency_p50_ms"] > 0 and line["goals"]["size_mb"] > 0 for line in lines)
-    front = json.loads(done.stdout)["front"]
+    front = json.loads(done.out)["front"]
     assert {file.name for file in (folder / "front").iterdir()} == {f"trial-{number}.yaml" for number in front}
     assert 'class="front"' in (folder / "search.html").read_text()
 
 
-def test_the_control_has_the_same_search(
-    recipe: Path, searched: subprocess.CompletedProcess[str], called: Callable[..., Any]
-) -> None:
-    done = called("search", recipe, "--row", "control", "--space", "learning_rate=3e-3,", "--strategy", "grid", "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout)["trials"]["complete"] == 1
+def test_the_control_has_the_same_search(recipe: Path, searched: subprocess.CompletedProcess[str], call: Call) -> None:
+    done = call("search", recipe, "--row", "control", "--space", "learning_rate=3e-3,", "--strategy", "grid", "--json")
+    assert done.code == 0, done.err[-3000:]
+    assert json.loads(done.out)["trials"]["complete"] == 1
     (kept,) = (recipe.parent / "out" / "artifacts").glob("control-*")
     (distilled,) = list((recipe.parent / "out" / "artifacts").glob("distilled-*"))[:1]
     assert read_json(kept / "manifest.json")["facts"]["steps"] == read_json(distilled / "manifest.json")["facts"]["steps"]
 
 
-def test_the_plan_says_how_much_there_is_to_do(recipe: Path, tmp_path: Path, called: Callable[..., Any]) -> None:
-    done = called(*command(recipe, "-o", tmp_path / "new"), "--plan", "--json")
-    facts = json.loads(done.stdout)
+def test_the_plan_says_how_much_there_is_to_do(recipe: Path, tmp_path: Path, call: Call) -> None:
+    done = call(*command(recipe, "-o", tmp_path / "new"), "--plan", "--json")
+    facts = json.loads(done.out)
     assert (facts["trials"], facts["left"], facts["strategy"]) == (3, 3, "random")
     assert facts["space"]["training.learning_rate"] == "0.0001 to 0.01, by logarithm"
     assert facts["seconds"] is not None

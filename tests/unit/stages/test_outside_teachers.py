@@ -169,7 +169,7 @@ def test_a_mixture_gives_signals(context: Any, tiny_model: Path, template: Templ
         other = fingerprints(run, "another" if name == "teacher" else teacher.id, template, *given)
         with pytest.raises(FingerprintError, match=f"another {name}\n"):
             SignalStore.open(signals.path, other)
-    base = cut_student(run, ModelAt(tiny_model, "base"))
+    base = cut_student(run, ModelAt(tiny_model, "base"), data, answers)
     section = run.recipe.training.model_copy(update={"max_steps": 1})
     inputs = {"data": data, "answers": answers, "signals": signals}
     trained = train_model(run, "distilled", ModelAt(base.path / MODEL, base.id), inputs, section)

@@ -10,11 +10,12 @@ import torch
 
 from slmops.data.rows import Row
 from slmops.data.templates import Template, choose_template
-from slmops.errors import FingerprintError
+from slmops.errors import ConfigError, FingerprintError
 from slmops.models.load import load_model, load_tokenizer
 from slmops.models.tokenmap import TokenMap
 from slmops.models.vocabulary import Vocabulary, trim_vocabulary
-from slmops.signals.store import SignalStore, row_key
+from slmops.signals.sampled import Sampled
+from slmops.signals.store import row_key, write_signals
 from slmops.signals.topk import TopK
 from slmops.teachers.mapping import MappedSignals
 from slmops.training.batches import collate
@@ -40,17 +41,15 @@ def student(trimmed: Path) -> Template:
 
 
 @pytest.fixture(scope="module")
-def mapped(tiny_model: Path, template: Template, student: Template) -> MappedSignals:
-    model, parts, spans, start = load_model(tiny_model), [], {}, 0
+def mapped(tiny_model: Path, template: Template, student: Template, tmp_path_factory: pytest.TempPathFactory) -> MappedSignals:
+    model, signals = load_model(tiny_model), {}
     for row in (KNOWN, NEW):
         encoded = template.encode(row)
         with torch.no_grad():
             logits = model(torch.tensor([encoded.input_ids])).logits[0, encoded.prompt_length - 1 : -1]
-        parts.append(TopK.from_logits(3 * logits, K))
-        spans[row_key(row)] = (start, len(parts[-1]))
-        start += len(parts[-1])
-    store = SignalStore(TopK.concatenate(parts), spans)
-    return MappedSignals(store, template, student, TokenMap.between(template.tokenizer, student.tokenizer))
+        signals[row_key(row)] = TopK.from_logits(3 * logits, K)
+    store = write_signals(tmp_path_factory.mktemp("signals"), signals.items(), {})
+    return MappedSignals.of(store, template, student, TokenMap.between(template.tokenizer, student.tokenizer))
 
 
 def test_a_row_that_both_split_alike_has_the_teachers_distribution(mapped: MappedSignals, template: Template) -> None:
@@ -97,3 +96,10 @@ def test_a_row_without_a_signal_is_refused(mapped: MappedSignals) -> None:
 def test_another_tokenizer_is_no_part_of_the_teachers(template: Template, student: Template) -> None:
     assert TokenMap.between(template.tokenizer, student.tokenizer).part
     assert not TokenMap.between(student.tokenizer, template.tokenizer).part
+
+
+def test_tokens_drawn_from_the_teacher_are_refused(tiny_model: Path, template: Template, student: Template, tmp_path: Path) -> None:
+    drawn = Sampled.from_logits(torch.zeros(2, 384), 4, np.full(2, 0.5))
+    store = write_signals(tmp_path, [("a", drawn)], {})
+    with pytest.raises(ConfigError, match=r"signals.form: tokens drawn from the teacher.*\n.*take topk"):
+        MappedSignals.of(store, template, student, TokenMap.between(template.tokenizer, student.tokenizer))
