@@ -293,7 +293,7 @@ class Times:
 
 def fitting(options: argparse.Namespace, student: Template) -> Any:
     """The signals under the student's token ids."""
-    from slmops.models.vocabulary import TokenMap
+    from slmops.models.tokenmap import TokenMap
     from slmops.signals.store import SignalStore
     from slmops.teachers.mapping import MappedSignals
 

@@ -72,13 +72,16 @@ def check_objectives(recipe: Recipe) -> None:
     """Refuse losses that cannot be made, and those of the user's own that break the contract, before anything is paid.
 
     Raises:
-        ConfigError: A wrong option or weight, or an own loss that does not work.
+        ConfigError: A wrong option or weight, an own loss that does not work, or one that drawn signals are not enough for.
     """
+    from slmops.training.objectives.base import not_for_samples
     from slmops.training.objectives.weighted import WeightedSum
 
-    for section in (recipe.training, recipe.teacher.tune):
-        if section is not None:
-            WeightedSum.of(section.objectives)
+    if recipe.teacher.tune is not None:
+        WeightedSum.of(recipe.teacher.tune.objectives)
+    for term in WeightedSum.of(recipe.training.objectives).terms:
+        if recipe.signals.form == "sampled" and not term.may("takes_samples"):
+            raise not_for_samples(term.name)
 
 
 def check_teacher(recipe: Recipe) -> None:

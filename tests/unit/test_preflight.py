@@ -70,6 +70,13 @@ def test_a_loss_that_cannot_be_made_is_refused(tmp_path: Path, objective: dict[s
     preflight.check_objectives(recipe(tmp_path))
 
 
+def test_drawn_signals_are_refused_where_a_loss_needs_more(tmp_path: Path) -> None:
+    changes = {"signals": {"form": "sampled"}, "training": {"objectives": [{"name": "cross_entropy"}, {"name": "jsd"}]}}
+    with pytest.raises(ConfigError, match=r"jsd is not defined for tokens sampled from the teacher\n.*top-k"):
+        preflight.check_objectives(recipe(tmp_path, **changes))
+    preflight.check_objectives(recipe(tmp_path, signals={"form": "sampled"}, training={"objectives": [{"name": "forward_kl"}]}))
+
+
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "find_spec", lambda name: None if name == "onnxruntime_genai" else object())
     with pytest.raises(MissingExtraError, match=r"slmops\[export\]"):
