@@ -4,8 +4,8 @@
 
 Both sides train the same student, cut from the teacher's first layers, with the generalized Jensen-Shannon divergence alone, in
 bfloat16 autocast where the processor has it, with AdamW, the same rows, batch size and number of updates, each in a process of
-its own, with glibc told to keep freed memory. TRL's trainer runs the teacher in every step (off-policy: nothing is generated);
-ours takes the teacher's distributions once and trains from them.
+its own, with glibc told to keep freed memory. They take turns, since a machine's speed drifts. TRL's trainer runs the teacher in
+every step (off-policy: nothing is generated); ours takes the teacher's distributions once and trains from them.
 
 - ``speedup_training``: real tokens (no padding) a second of the updates, ours over TRL's; the first updates do not count.
 - ``speedup``: the same with the time of the signal pass spread over three epochs.
@@ -58,7 +58,8 @@ def main() -> None:
         print(json.dumps(SIDES[options.side](options)))
         return
     prepare(options)
-    found = {side: in_a_process(side) for side in SIDES}
+    rounds = [{side: in_a_process(side) for side in ("signals", "ours", "trl")} for _ in range(options.rounds)]
+    found = {side: middle([one[side] for one in rounds]) for side in rounds[0]} | {"loss": in_a_process("loss")}
     share = matmul_share(options, found["ours"])
     result = {
         "setting": setting(options),
@@ -79,6 +80,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=int, help="trim ours to about so many tokens")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20, help="timed updates")
+    parser.add_argument("--rounds", type=int, default=3, help="of both sides in turn; of their figures the middle ones count")
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--freeze_embeddings", action="store_true", help="on both sides")
@@ -120,6 +122,11 @@ def in_a_process(side: str) -> dict[str, Any]:
         sys.exit(f"{side} failed")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def middle(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The median of each figure of the rounds."""
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
 
 
 def signals(options: argparse.Namespace) -> dict[str, Any]:
@@ -385,7 +392,7 @@ def matmul_share(options: argparse.Namespace, rates: dict[str, Any]) -> float:
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     """What was run, and where."""
-    named = ("model", "layers", "vocabulary", "batch_size", "steps", "rows", "k", "freeze_embeddings")
+    named = ("model", "layers", "vocabulary", "batch_size", "steps", "rounds", "rows", "k", "freeze_embeddings")
     student = {side: parameter_count(model_of(options, side, "student")) for side in ("whole", "ours")}
     machine = {"cores": os.cpu_count(), "machine": platform.processor() or platform.machine()}
     return {**{name: getattr(options, name) for name in named}, "student_parameters": student, **machine}

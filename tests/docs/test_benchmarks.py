@@ -45,3 +45,32 @@ def test_signals_prints_bytes_and_distances_of_each_form(tmp_path: Path) -> None
     assert forms["top-12"]["bytes_per_token"] < forms["top-32"]["bytes_per_token"] < 2 * 384
     assert 0 < forms["spaced 32"]["gradient_cosine"]["all"] < forms["dense"]["gradient_cosine"]["all"] == pytest.approx(1)
     assert forms["spaced 32"]["validation_kl"]["kl"] > 0
+
+
+@pytest.mark.slow
+def test_distill_prints_a_ratio_for_each_comparison(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="the extra 'benchmarks' is not installed")
+    save_tiny_model(tmp_path / "tiny", seed=3)
+    command = [sys.executable, str(ROOT / "benchmarks" / "distill.py"), "--model", str(tmp_path / "tiny"), "--json"]
+    command += ["--layers", "2", "--rows", "64", "--steps", "2", "--rounds", "1", "--k", "8"]
+    command += ["--output_path", str(tmp_path / "runs")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)
+    compared = {row["what"]: row["value"] for row in result["results"]}
+    assert set(compared) == {"speedup_training", "speedup", "memory", "loss"}
+    assert compared["loss"] < 1e-5  # the same formula, mask and shift as TRL's
+    assert compared["speedup"] < compared["speedup_training"]
+
+
+@pytest.mark.slow
+def test_real_sets_prints_a_table_for_a_set(tmp_path: Path, shared_data: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", seed=3, context=2048)
+    command = [sys.executable, str(ROOT / "benchmarks" / "real_sets.py"), "--data", str(shared_data), "--set", "nli", "--json"]
+    command += ["--labelled", "24", "--pool", "24", "--test", "16", "--output_path", str(tmp_path / "runs")]
+    command += [f"teacher.model={tmp_path / 'tiny'}", "student.layers=2", "teacher.tune.max_steps=2", "training.max_steps=2"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert (result["set"], result["measure"]) == ("nli", "accuracy")
+    assert {"teacher", "control", "distilled"} <= set(result["rows"])
