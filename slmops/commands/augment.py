@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from slmops.commands.common import cost_lines, new_app, print_facts, print_requests, rejected_lines
-from slmops.config import build, with_overrides
+from slmops.config import build
 from slmops.teachers.augment import AUGMENTED, REJECTED, Augment, AugmentOptions
+from slmops.values import with_overrides
 
 app = new_app()
 

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from slmops.commands.common import new_app
-from slmops.config import Recipe, build, read_values
-from slmops.config import explain as explain_values
+from slmops.config import Recipe, build
 from slmops.recipes import find_recipe
+from slmops.values import explain as explain_values
+from slmops.values import read_values
 
 app = new_app()
 
@@ -31,7 +32,7 @@ def explain(
     """Print each value of a recipe and its origin: default, recipe or command line."""
     file = find_recipe(recipe)
     values = read_values(file, overrides or [])
-    rows = explain_values(build(Recipe, values, where=str(file)), values, overrides or [])
+    rows = explain_values(build(Recipe, values, where=str(file)).model_dump(mode="json"), values, overrides or [])
     if as_json:
         print(json.dumps([{"key": key, "value": value, "origin": origin} for key, value, origin in rows]))
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slmops.config import Recipe, TeacherSection, build, with_overrides
+from slmops.config import Recipe, TeacherSection, build
 from slmops.data.sources import Detected, RawSplits, detect
 from slmops.errors import UsageError
 from slmops.estimate import Estimate, estimate, matmul_rate
@@ -23,6 +23,7 @@ from slmops.stages.preparing import open_source
 from slmops.tasks.base import TASKS, longest_answer, task_name
 from slmops.teachers.plan import RequestPlan
 from slmops.teachers.spec import spec_of
+from slmops.values import with_overrides
 from slmops.workspace import Workspace
 
 _UPDATES = 200

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from slmops.commands.common import new_app
-from slmops.config import build, with_overrides
+from slmops.config import build
 from slmops.evaluation.options import EvaluateOptions
+from slmops.values import with_overrides
 
 app = new_app()
 

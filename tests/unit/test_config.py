@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 import slmops
 from slmops import config
-from slmops.config import Recipe, Section, build, explain, load_recipe, plugin, read_values, save_recipe
+from slmops.config import Recipe, Section, build, load_recipe, plugin, save_recipe
 from slmops.errors import ConfigError
 from slmops.recipes import find_recipe, shipped
+from slmops.values import explain, read_values
 
 SMALL: dict[str, Any] = {
     "name": "tiny",
@@ -133,7 +134,10 @@ def test_configuration_does_not_change() -> None:
 def test_every_value_is_explained_with_its_origin(recipe_file: Path) -> None:
     overrides = ["training={epochs: 9}", "teacher.tune.lora.r=8", "seed=1"]
     values = read_values(recipe_file, overrides)
-    rows = {key: (value, origin) for key, value, origin in explain(build(Recipe, values, where="x"), values, overrides)}
+    rows = {
+        key: (value, origin)
+        for key, value, origin in explain(build(Recipe, values, where="x").model_dump(mode="json"), values, overrides)
+    }
     assert rows["name"] == ("tiny", "recipe")
     assert rows["data.source.train"] == ("rows.csv", "recipe")
     assert rows["teacher.tune.epochs"] == (2.0, "recipe")
