@@ -65,6 +65,21 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return run
 
 
+@pytest.fixture
+def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure in this process: a process a model takes most of the time."""
+    from slmops.evaluation import measure as measuring
+    from slmops.files import read_json, write_json
+
+    def here(spec: measuring.MeasureSpec, folder: Path) -> Any:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "spec.json", spec.model_dump(mode="json"))
+        measuring._run(spec, folder)
+        return read_json(folder / measuring.RESULT)
+
+    monkeypatch.setattr(measuring, "measure", here)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random language model with a tokenizer; not to be changed."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slmops.files import write_jsonl
-from tests.pipeline.conftest import slmops
+from tests.commands import Call
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,29 +38,30 @@ def place(tmp_path: Path, tiny_model: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("slmops ")])
-def test_commands_of_the_readme_run(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_the_readme_run(
+    command: str, place: Path, call: Call, measured_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     arguments = [word.replace("smollm2-135m-instruct", "teacher") for word in shlex.split(command)[1:]]
     arguments = ["support-routing" if word == "RECIPE" else word for word in arguments]
     if arguments[0] in ("distill", "run"):
-        done = slmops(*arguments, *([] if "--plan" in arguments else ["--plan"]))
-        assert done.returncode == 0, done.stderr
-        assert "distilled" in done.stdout
+        done = call(*arguments, *([] if "--plan" in arguments else ["--plan"]))
+        assert done.code == 0, done.err
+        assert "distilled" in done.out
     elif arguments[0] == "probe":
-        done = slmops(*arguments, "--task", "classification", "--plan")
-        assert done.returncode == 0, done.stderr
+        done = call(*arguments, "--task", "classification", "--plan")
+        assert done.code == 0, done.err
     elif arguments[0] == "evaluate":
         shutil.copytree("teacher", "runs/mine")
-        done = slmops(*arguments, "--set", "evaluation.latency_requests=6", "--set", "evaluation.concurrency=[1]")
-        assert done.returncode in (0, 1, 3), done.stderr
+        done = call(*arguments, "--set", "evaluation.latency_requests=6", "--set", "evaluation.concurrency=[1]")
+        assert done.code in (0, 1, 3), done.err
         assert Path("evaluation/report.html").is_file()
     elif arguments[0] in ("serve", "ask", "review"):
-        done = slmops(*arguments)
-        assert done.returncode == 2
-        assert "there is no such folder" in done.stderr
+        done = call(*arguments)
+        assert done.code == 2
+        assert "there is no such folder" in done.err
     else:
-        assert slmops(*arguments).returncode == 0
+        assert call(*arguments).code == 0
 
 
 def test_the_map_names_the_folders_of_the_package() -> None:

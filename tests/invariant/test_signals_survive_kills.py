@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.suffix in (".npy", ".json")}
 
 
-@pytest.mark.parametrize("form", ["topk", "sampled"])
+@pytest.mark.parametrize("form", [pytest.param("topk", marks=pytest.mark.slow), "sampled"])
 def test_killed_in_a_chunk_and_while_writing(form: str, tiny_model: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     ended = take(str(tiny_model), str(whole), form, "row", NEVER)

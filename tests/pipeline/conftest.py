@@ -9,11 +9,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from slmops.evaluation import measure as measuring
 from slmops.export import onnx as converting
 from slmops.export.onnx import FACTS, export_onnx
 from slmops.files import read_json, write_json
@@ -104,18 +102,6 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
         write_json(target / FACTS, {**read_json(target / FACTS), "scheme": scheme})
 
     return convert
-
-
-@pytest.fixture
-def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure in this process: a process a model takes most of the time."""
-
-    def here(spec: measuring.MeasureSpec, folder: Path) -> Any:
-        folder.mkdir(parents=True, exist_ok=True)
-        measuring._run(spec, folder)
-        return read_json(folder / measuring.RESULT)
-
-    monkeypatch.setattr(measuring, "measure", here)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import slmops as api
 from slmops.errors import UsageError
 from slmops.evaluation.schema import parse_report
 from slmops.files import read_jsonl, write_jsonl
+from tests.commands import Call
 from tests.pipeline.conftest import Run, slmops
 from tests.pipeline.tiny_line import SENTENCES
 from tests.unit.serving.server_process import serving
@@ -91,37 +92,48 @@ def test_a_good_model_passes_and_the_report_says_how_good(finished: Run, untuned
     ],
 )
 def test_the_exit_code_says_what_came_of_a_gate(
-    finished: Run, test_file: Path, tmp_path_factory: pytest.TempPathFactory, gate: str, code: int, said: str
+    finished: Run,
+    test_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    measured_here: None,
+    call: Call,
+    gate: str,
+    code: int,
+    said: str,
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "gated"  # one for all: the measurement is made once
-    done = slmops("evaluate", finished.output, "--test_data", test_file, "--gate", gate, "-o", folder, *QUICK)
-    assert done.returncode == code, done.stderr[-3000:]
-    assert said in done.stderr
+    done = call("evaluate", finished.output, "--test_data", test_file, "--gate", gate, "-o", folder, *QUICK)
+    assert done.code == code, done.err[-3000:]
+    assert said in done.err
 
 
-def test_what_is_measured_is_not_measured_again(finished: Run, test_file: Path, tmp_path: Path) -> None:
+def test_what_is_measured_is_not_measured_again(
+    finished: Run, test_file: Path, tmp_path: Path, measured_here: None, call: Call
+) -> None:
     command = ("evaluate", finished.output, "--test_data", test_file, "-o", tmp_path / "out", *QUICK)
-    first, second = slmops(*command), slmops(*command)
-    assert first.returncode == second.returncode == 0, second.stderr
+    first, second = call(*command), call(*command)
+    assert first.code == second.code == 0, second.err
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["verdict"]["word"] == "measured"  # nothing was asked to hold
     (line,) = report["reproduce"]
-    assert slmops(*shlex.split(line)[1:]).stderr == second.stderr
+    assert call(*shlex.split(line)[1:]).err == second.err
     assert (tmp_path / "out" / "model-card.md").read_text().startswith("---")
-    assert "[measure.out]" in first.stderr
-    assert "start" not in second.stderr
+    assert "[measure.out]" in first.err
+    assert "start" not in second.err
 
 
-def test_a_measure_of_ones_own_and_the_probabilities(tuned: Path, test_file: Path, tmp_path: Path) -> None:
+def test_a_measure_of_ones_own_and_the_probabilities(
+    tuned: Path, test_file: Path, tmp_path: Path, measured_here: None, call: Call
+) -> None:
     (tmp_path / "mine.py").write_text(
         "def short(answer, reference, row):\n    'Share of short answers.'\n    return len(answer) < 9\n"
     )
-    done = slmops(
+    done = call(
         *("evaluate", tuned, "--test_data", test_file, "--task", "classification", "--input_field", "text"),
         *("--metrics", f"accuracy,ece,perplexity,{tmp_path / 'mine.py'}:short", "-o", tmp_path / "out", "--json", *QUICK),
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = parse_report(json.loads(done.stdout))
+    assert done.code == 0, done.err[-3000:]
+    report = parse_report(json.loads(done.out))
     (row,) = report.rows
     assert row.measures["perplexity"] > 1
     assert 0 <= row.measures["ece"] <= 1
@@ -129,19 +141,23 @@ def test_a_measure_of_ones_own_and_the_probabilities(tuned: Path, test_file: Pat
     assert report.reliability[0].bins
 
 
-def test_a_text_template_takes_the_place_of_the_chat_template(untuned: Path, test_file: Path, tmp_path: Path) -> None:
-    done = slmops(
+def test_a_text_template_takes_the_place_of_the_chat_template(
+    untuned: Path, test_file: Path, tmp_path: Path, measured_here: None, call: Call
+) -> None:
+    done = call(
         *("evaluate", untuned, "--test_data", test_file, "--task", "classification", "--text_template", "{text} => {label}"),
         *("--gate", "accuracy >= 0.9", "-o", tmp_path / "out", *QUICK),
     )
-    assert done.returncode == 1, done.stderr[-3000:]
+    assert done.code == 1, done.err[-3000:]
     (spec,) = (tmp_path / "out" / "artifacts").glob("measure.*/spec.json")
     assert json.loads(spec.read_text())["text_template"] == "{text} => {label}"
     (result,) = (tmp_path / "out" / "artifacts").glob("measure.*/result.json")
     assert len(json.loads(result.read_text())["answers"]) == 40
 
 
-def test_the_python_function_takes_a_path_a_loaded_model_and_a_served_one(finished: Run, untuned: Path, test_file: Path) -> None:
+def test_the_python_function_takes_a_path_a_loaded_model_and_a_served_one(
+    finished: Run, untuned: Path, test_file: Path, measured_here: None
+) -> None:
     options = {"evaluation": {"latency_requests": 8, "concurrency": [1, 2]}}
     found = api.evaluate(
         finished.output,
@@ -174,11 +190,13 @@ def test_recorded_answers_are_a_model_too(test_file: Path, tmp_path: Path) -> No
     assert found["accuracy"] == 1.0
 
 
-def test_several_seeds_of_one_model_widen_its_interval(finished: Run, untuned: Path, test_file: Path, tmp_path: Path) -> None:
+def test_several_seeds_of_one_model_widen_its_interval(
+    finished: Run, untuned: Path, test_file: Path, tmp_path: Path, measured_here: None, call: Call
+) -> None:
     def width(*models: str) -> float:
-        done = slmops("evaluate", *models, "--test_data", test_file, "-o", tmp_path / str(len(models)), "--json", *QUICK)
-        assert done.returncode == 0, done.stderr[-3000:]
-        low, high = json.loads(done.stdout)["rows"][0]["intervals"]["accuracy"]
+        done = call("evaluate", *models, "--test_data", test_file, "-o", tmp_path / str(len(models)), "--json", *QUICK)
+        assert done.code == 0, done.err[-3000:]
+        low, high = json.loads(done.out)["rows"][0]["intervals"]["accuracy"]
         return float(high - low)
 
     assert width(f"student={finished.output}", f"student={untuned}") > width(f"student={finished.output}")

@@ -10,8 +10,11 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from slmops.files import file_digest
-from tests.pipeline.conftest import Run, slmops
+from tests.commands import Call
+from tests.pipeline.conftest import Run
 from tests.pipeline.tiny_line import write_recipe
 
 STAGES = (
@@ -28,6 +31,8 @@ STAGES = (
     "export.teacher-quantized.int4",
     "report",
 )
+SOME = ("answers", "distilled", "control")
+"""Those that keep something of an interrupted run; killing every stage takes minutes."""
 _PATIENCE_SECONDS = 120
 
 
@@ -74,12 +79,15 @@ def contents(output: Path) -> dict[str, str]:
     return digests
 
 
-def test_a_run_killed_in_every_stage_ends_with_the_same_weights(finished: Run, tmp_path: Path, tiny_model: Path) -> None:
+@pytest.mark.parametrize("stages", [SOME, pytest.param(STAGES, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_a_run_killed_in_its_stages_ends_with_the_same_weights(
+    finished: Run, tmp_path: Path, tiny_model: Path, quick: None, call: Call, stages: tuple[str, ...]
+) -> None:
     recipe = write_recipe(tmp_path, tiny_model)
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(stages):
         assert kill_in(stage, recipe, delay=0.0 if number % 2 else 0.4), f"the run ended before {stage}"
-    last = slmops("run", recipe)
-    assert last.returncode == 0, last.stderr[-2000:]
+    last = call("run", recipe)
+    assert last.code == 0, last.err[-2000:]
     output = tmp_path / "out"
     killed, whole = contents(output), contents(finished.output)
     assert len(whole) == 11

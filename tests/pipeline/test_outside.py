@@ -30,7 +30,7 @@ def knows(messages: Sequence[Mapping[str, str]]) -> str:
 
 
 def test_an_api_teacher_from_the_data_to_the_package(
-    tmp_path: Path, tiny_model: Path, call: Call, measured_here: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, call: Call, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TEACHER_API_KEY", raising=False)
     files = write_rows(tmp_path)

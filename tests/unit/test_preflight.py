@@ -72,7 +72,7 @@ def test_a_loss_that_cannot_be_made_is_refused(tmp_path: Path, objective: dict[s
 
 def test_drawn_signals_are_refused_where_a_loss_needs_more(tmp_path: Path) -> None:
     changes = {"signals": {"form": "sampled"}, "training": {"objectives": [{"name": "cross_entropy"}, {"name": "jsd"}]}}
-    with pytest.raises(ConfigError, match=r"jsd is not defined for tokens sampled from the teacher\n.*top-k"):
+    with pytest.raises(ConfigError, match=r"jsd is not defined for tokens sampled from the teacher\n.*signals\.form to topk"):
         preflight.check_objectives(recipe(tmp_path, **changes))
     preflight.check_objectives(recipe(tmp_path, signals={"form": "sampled"}, training={"objectives": [{"name": "forward_kl"}]}))
 
