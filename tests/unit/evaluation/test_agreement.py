@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from slmops.evaluation.agreement import cohen_kappa, krippendorff_alpha, percent_agreement
@@ -48,3 +49,12 @@ def test_what_chance_alone_decides_has_no_coefficient() -> None:
 def test_percent_agreement_is_that_of_pairs_on_rows_judged_twice() -> None:
     assert percent_agreement(items("aab", "aba", "ab.")) == pytest.approx((1 + 1 / 3 + 0) / 3)
     assert percent_agreement(items("a.", ".b")) is None
+
+
+def test_kappa_is_that_of_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics", reason="the extra 'evaluate' is not installed")
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        first = rng.choice(["A", "B", "tie"], 60, p=[0.5, 0.3, 0.2])
+        second = np.where(rng.random(60) < 0.6, first, rng.choice(["A", "B", "tie"], 60))
+        assert cohen_kappa(list(first), list(second)) == pytest.approx(metrics.cohen_kappa_score(first, second))
