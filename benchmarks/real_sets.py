@@ -138,7 +138,7 @@ def in_short(report: dict[str, Any]) -> dict[str, Any]:
         for row in report["rows"]
     }
     differences = [
-        {"a": one["a"], "b": one["b"], "value": one["value"], "interval": one["interval"], "word": one["word"]}
+        {"a": one["a"], "b": one["b"], "difference": one["difference"], "interval": one["interval"], "word": one["word"]}
         for one in report["differences"]
     ]
     return {"measure": primary, "rows": rows, "differences": differences, "verdict": report["verdict"]}

@@ -10,6 +10,7 @@ from slmops.evaluation.gates import Gate
 from slmops.evaluation.measures import MEASURES
 from slmops.evaluation.outputs import Outputs
 from slmops.evaluation.quality import tally
+from slmops.evaluation.stats import estimate
 from slmops.evaluation.systems import System
 from slmops.tasks.base import closed_labels
 
@@ -30,13 +31,14 @@ def blind_score(outputs: Outputs, measure: str) -> float:
     return tally(measure, Outputs(outputs.task, outputs.rows, [most] * len(outputs.rows))).value
 
 
-def weak_references(gates: Sequence[str], systems: Mapping[str, System], outputs: Outputs) -> list[str]:
-    """A sentence for each gate that goes by a model which is no better than a blind answer.
+def weak_references(gates: Sequence[str], systems: Mapping[str, System], outputs: Outputs, confidence: float) -> list[str]:
+    """A sentence for each gate that goes by a model which is not shown to be better than a blind answer.
 
     Args:
         gates: As they were written.
         systems: The measured models by name.
         outputs: Of any of the models.
+        confidence: Of the interval that shows it.
     """
     said = []
     for gate in map(Gate.parse, gates):
@@ -48,11 +50,13 @@ def weak_references(gates: Sequence[str], systems: Mapping[str, System], outputs
         if known is None or MEASURES[measure].better != "higher" or measure in _OF_OTHER_THINGS:
             continue
         least = blind_score(outputs, measure)
-        if known.value > least:
+        low, high = estimate(known, confidence).interval
+        if low > least:
             continue
+        score = f"{inside(MEASURES[measure].title)} {known.value:.3f} ({low:.3f} to {high:.3f})"
         said.append(
-            f"{gate.text} says little: {gate.relative_to} itself has {inside(MEASURES[measure].title)} {known.value:.3f}, and one "
-            f"and the same answer to every row {least:.3f}. A gate on the measure by itself tells more: '{measure} >= 0.5'."
+            f"{gate.text} says little: {gate.relative_to} itself has {score}, and one and the same answer to every row {least:.3f}. "
+            f"A gate on the measure by itself tells more: '{measure} >= 0.5'."
         )
     return said
 

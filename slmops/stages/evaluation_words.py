@@ -53,7 +53,7 @@ def verdict(
     why = "; ".join(f"{word}: {', '.join(gates)}" for word, gates in by_word.items() if gates)
     systems = {other: evaluation.system(other) for other in evaluation.names}
     outputs = evaluation.outputs[evaluation.subjects[0].key]
-    weak = weak_references([result.gate for result in results], systems, outputs)
+    weak = weak_references([result.gate for result in results], systems, outputs, evaluation.confidence)
     return {"word": overall(list(results)), "sentence": sentence, "packaged": None, "why": " ".join([f"{why}.", *weak])}
 
 

@@ -121,7 +121,7 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         "reference": "teacher" if referred else "gold",
         "test_rows": len(test),
         "confidence": confidence,
-        "verdict": {**verdict, "why": " ".join([verdict["why"], *weak_references(recipe.gates, systems, outputs)])},
+        "verdict": {**verdict, "why": " ".join([verdict["why"], *weak_references(recipe.gates, systems, outputs, confidence)])},
         "leakage": _leakage(overlap, test),
         "rows": rows,
         "measures": {

@@ -35,19 +35,21 @@ def test_the_blind_answer_is_the_most_frequent_label() -> None:
 @pytest.mark.parametrize("gate", ["non_inferior(to=base, margin=0.1)", "accuracy >= 0.9 * base"])
 def test_a_gate_by_a_model_that_is_no_better_than_a_blind_answer_is_named(gate: str) -> None:
     blind = {"base": system("base", outputs(["refund"] * 10))}
-    [said] = weak_references([gate], blind, outputs(LABELS))
-    assert said.startswith(f"{gate} says little: base itself has accuracy 0.600, and one and the same answer to every row 0.600.")
-    assert weak_references([gate], {"base": system("base", outputs(LABELS))}, outputs(LABELS)) == []
+    [said] = weak_references([gate], blind, outputs(LABELS), 0.95)
+    assert said.startswith(
+        f"{gate} says little: base itself has accuracy 0.600 (0.313 to 0.832), and one and the same answer to every row 0.600."
+    )
+    assert weak_references([gate], {"base": system("base", outputs(LABELS))}, outputs(LABELS), 0.95) == []
 
 
 def test_models_that_are_never_right_are_named_also_without_labels() -> None:
     made = outputs(["4", "5"], "math", ["72", "73"])
-    assert weak_references(["non_inferior(to=base, margin=0.1)"], {"base": system("base", made)}, made)
+    assert weak_references(["non_inferior(to=base, margin=0.1)"], {"base": system("base", made)}, made, 0.95)
     right = outputs(["4", "73"], "math", ["72", "73"])
-    assert not weak_references(["non_inferior(to=base, margin=0.1)"], {"base": system("base", right)}, right)
+    assert not weak_references(["non_inferior(to=base, margin=0.1)"], {"base": system("base", right)}, right, 0.95)
 
 
 def test_other_gates_are_not_looked_at() -> None:
     blind = {"base": system("base", outputs(["refund"] * 10))}
     gates = ["accuracy >= 0.9", "latency_p50_ms <= 0.5 * base", "valid_share >= 1 * base"]
-    assert not weak_references(gates, blind, outputs(LABELS))
+    assert not weak_references(gates, blind, outputs(LABELS), 0.95)
