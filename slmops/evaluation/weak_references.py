@@ -55,8 +55,8 @@ def weak_references(gates: Sequence[str], systems: Mapping[str, System], outputs
             continue
         score = f"{inside(MEASURES[measure].title)} {known.value:.3f} ({low:.3f} to {high:.3f})"
         said.append(
-            f"{gate.text} says little: {gate.relative_to} itself has {score}, and one and the same answer to every row {least:.3f}. "
-            f"A gate on the measure by itself tells more: '{measure} >= 0.5'."
+            f"{gate.text} says little: {gate.relative_to} itself has {score}, and one and the same answer to every row "
+            f"{least:.3f}. A gate on the measure by itself tells more: '{measure} >= 0.5'."
         )
     return said
 
