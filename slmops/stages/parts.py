@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from math import isnan
+from math import ceil, isnan
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from slmops.evaluation.systems import System
 from slmops.tasks.base import closed_labels
 from slmops.workspace import Workspace
 
+_LEAST_MORE = 0.25
 _DECODING = ("sampling", "template", "prompts")
 
 
@@ -126,7 +127,10 @@ def difference_part(a: str, b: str, measure: str, found: Difference) -> dict[str
 def needed_part(a: str, b: str, found: Difference) -> list[str]:
     """How many more test rows would tell two rows apart, in a sentence, where they cannot be told."""
     more = rows_to_settle(found, 0.0) if found.word == "INCONCLUSIVE" else None
-    return [f"About {more:,} more test rows would tell {a} and {b} apart, if they come out as these did."] if more else []
+    if not more:
+        return []
+    least = ceil(found.rows * _LEAST_MORE)  # fewer change an interval less than chance does
+    return [f"About {max(more, least):,} more test rows would tell {a} and {b} apart, if they come out as these did."]
 
 
 def confusion_part(name: str, outputs: Outputs) -> dict[str, Any] | None:
