@@ -17,7 +17,7 @@ from slmops.evaluation.outputs import Outputs
 from slmops.evaluation.quality import tally
 from slmops.models.sizes import parameters_after_cut
 from slmops.pipeline import here, models_of, references
-from slmops.preflight import check_extras, check_machine, check_names, check_teacher
+from slmops.preflight import check_extras, check_machine, check_names, check_objectives, check_teacher
 from slmops.progress import duration, say
 from slmops.search.page import said, shown
 from slmops.search.settings import Search
@@ -98,6 +98,7 @@ def run_search(search: Search, folder: Path) -> Standing:
     check_names(recipe)
     check_teacher(recipe)
     check_extras(recipe)
+    check_objectives(recipe)
     if not folder.is_dir():
         check_machine(recipe, *models_of(recipe))
     from slmops.search.results import write_results
