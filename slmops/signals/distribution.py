@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
@@ -10,7 +11,7 @@ import numpy as np
 D = TypeVar("D", bound="Distribution")
 
 
-class Distribution:
+class Distribution(ABC):
     """Arrays about ``N`` answer positions, already shifted and masked: entry ``i`` is about answer token ``i``.
 
     A form is a frozen dataclass of arrays. It names those with one row a position, and those with a varying number of rows
@@ -39,9 +40,9 @@ class Distribution:
         """Join along the positions."""
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.names()})
 
+    @abstractmethod
     def __getitem__(self: D, positions: slice) -> D:
         """The part with these positions, which lie together."""
-        raise NotImplementedError
 
     def cut(self: D, positions: slice, tokens: slice) -> D:
         """The part with these positions and these rows of the arrays in ``by_token``."""

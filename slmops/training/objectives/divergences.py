@@ -9,6 +9,7 @@ cross-entropy's (Hinton et al. 2015). In the formulas ``p`` is the teacher and `
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -55,9 +56,9 @@ class Divergence(Section):
         """The teacher's log-probabilities ``[N, k + 1]``, the tail last, as this divergence uses them."""
         return teacher
 
+    @abstractmethod
     def between(self, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
         """The divergence ``[N]`` of two tensors of log-probabilities ``[N, outcomes]``."""
-        raise NotImplementedError
 
 
 class ForwardKL(Divergence):
