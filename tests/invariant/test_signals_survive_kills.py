@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import killed_signals
@@ -21,11 +22,11 @@ def take(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, killed_signals.__file__, *arguments], stderr=subprocess.PIPE, text=True)
 
 
-def kill_when(process: subprocess.Popen[str], done: object) -> None:
+def kill_when(process: subprocess.Popen[str], done: Callable[[], bool]) -> None:
     """SIGKILL as soon as ``done()`` is true."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
-        while not done():  # type: ignore[operator]
+        while not done():
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             assert time.monotonic() < deadline, "it never came so far"
             time.sleep(0.02)
@@ -44,7 +45,9 @@ def test_killed_in_a_chunk_and_while_writing(form: str, tiny_model: Path, tmp_pa
     ended = take(str(tiny_model), str(whole), form, "row", NEVER)
     assert ended.wait(PATIENCE_SECONDS) == 0, ended.communicate()[1]
 
-    chunks = lambda: sorted((killed / "work").glob("chunk-*.npz"))  # noqa: E731
+    def chunks() -> list[Path]:
+        return sorted((killed / "work").glob("chunk-*.npz"))
+
     kill_when(take(str(tiny_model), str(killed), form, "chunk", "2"), lambda: len(chunks()) == 2)
     before = {file: file.stat().st_mtime_ns for file in chunks()}
     kill_when(take(str(tiny_model), str(killed), form, "row", "10"), (killed / "reached").exists)
