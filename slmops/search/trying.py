@@ -10,29 +10,26 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slmops.artifact import StageKey
 from slmops.config import Recipe
-from slmops.data.rows import Row
 from slmops.errors import ModelError
 from slmops.evaluation.measures import COSTS
 from slmops.evaluation.outputs import Outputs
 from slmops.evaluation.quality import tally
 from slmops.evaluation.stats import interval
 from slmops.evaluation.systems import RESULT
-from slmops.files import read_json, write_json
+from slmops.files import read_json
 from slmops.pipeline import models_of
 from slmops.preflight import check_tuning
 from slmops.search.settings import Search
 from slmops.search.trials import Found
 from slmops.stages.context import MODEL, Context, rows_of
-from slmops.stages.exporting import answer_rows, export_model, package, reference_answers
+from slmops.stages.exporting import answer_split, export_model, package, reference_answers
 from slmops.stages.learning import Lesson, located
 from slmops.stages.measuring import measure_floor, measure_model
 from slmops.stages.preparing import gold_of, prepare_data
-from slmops.workspace import Made, StageResult, Workspace
+from slmops.workspace import StageResult, Workspace
 
 if TYPE_CHECKING:
     from slmops.training.loop import Watch
@@ -98,24 +95,8 @@ def try_values(search: Search, goals: tuple[str, ...], values: Mapping[str, Any]
 
 def _as_trained(lesson: Lesson, row: str, model: StageResult) -> Tried:
     """The student in float32 or bfloat16 answers in this process: nothing is timed."""
-    context = lesson.context
-    recipe = context.recipe
-    config = {"max_new_tokens": recipe.answers.max_new_tokens}
-    key = StageKey(f"validate.{row}", "answers", 1, config, {"model": model.id, "data": lesson.data.id})
-
-    def make(folder: Path, work: Path) -> Made:
-        rows = rows_of(lesson.data, _VALIDATION)
-        write_json(folder / RESULT, {"answers": _answers(model.path / MODEL, rows, recipe.answers.max_new_tokens)})
-        return Made({"rows": len(rows)})
-
-    answers = context.workspace.stage(key, make)
+    answers = answer_split(lesson.context, row, model, lesson.data, _VALIDATION)
     return Tried({"parameters": _parameters(model)}, read_json(answers.path / RESULT)["answers"])
-
-
-def _answers(model: Path, rows: list[Row], max_new_tokens: int) -> list[str]:
-    from slmops.runtimes.base import open_runtime
-
-    return [found.text for found in answer_rows(open_runtime("torch", model), model, rows, max_new_tokens)]
 
 
 def _packaged(lesson: Lesson, row: str, model: StageResult) -> Tried:

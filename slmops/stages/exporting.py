@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from slmops.artifact import StageKey
 from slmops.config import Recipe
 from slmops.data.rows import Row
+from slmops.evaluation.systems import RESULT
 from slmops.files import read_json, size_bytes, write_json, write_jsonl
 from slmops.progress import say
 from slmops.stages.context import MODEL, Context, rows_of
@@ -139,16 +140,20 @@ def _prompts(model: Path, rows: Sequence[Row]) -> list[str]:
     return [chat.render(row.messages) for row in rows]
 
 
-def answer_rows(runtime: Runtime, model: Path, rows: Sequence[Row], max_new_tokens: int) -> list[Generation]:
-    """What a loaded model answers to rows, in their order.
+def answer_split(context: Context, name: str, model: StageResult, data: StageResult, split: str) -> StageResult:
+    """What a trained model answers to the rows of a split, in this process and without being timed, as ``answers`` of a file."""
+    longest = context.recipe.answers.max_new_tokens
+    key = StageKey(f"{split}.{name}", "answers", 1, {"max_new_tokens": longest}, {"model": model.id, "data": data.id})
 
-    Args:
-        runtime: The model.
-        model: Its folder, for the template.
-        rows: What it is asked.
-        max_new_tokens: Longest answer.
-    """
-    return _generate(runtime, _prompts(model, rows), max_new_tokens)
+    def make(folder: Path, work: Path) -> Made:
+        from slmops.runtimes.base import open_runtime
+
+        rows, path = rows_of(data, split), model.path / MODEL
+        answers = _generate(open_runtime("torch", path), _prompts(path, rows), longest)
+        write_json(folder / RESULT, {"answers": [answer.text for answer in answers]})
+        return Made({"rows": len(rows)})
+
+    return context.workspace.stage(key, make)
 
 
 def _generate(runtime: Runtime, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:
