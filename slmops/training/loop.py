@@ -26,6 +26,7 @@ from slmops.signals.tensors import from_batch
 from slmops.signals.topk import TopK
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
 from slmops.training.forward import losses_of, total_loss
+from slmops.training.gradients import clip, rows_of_embedding
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.objectives import CrossEntropy, WeightedSum
 from slmops.training.projection import Projection
@@ -117,7 +118,7 @@ def train(
     checked = [template.encode(row) for row in validation]
     checkpoint = _newest_checkpoint(work)
     started = time.monotonic()
-    with same_sums(), progress(what, steps, "updates", done=_step_of(checkpoint)) as advance:
+    with same_sums(), rows_of_embedding(model), progress(what, steps, "updates", done=_step_of(checkpoint)) as advance:
         watcher = _Watcher(advance, steps, section, checked, pad_id, projection, watch)
         trainer = _Trainer(
             model=model,
@@ -168,6 +169,11 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         with self.accelerator.autocast():
             total = total_loss(model, inputs, loss, projection)
         return total / num_items_in_batch * self.accelerator.num_processes
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if model is not self.model or any(parameter.device.type != "cpu" for parameter in model.parameters()):
+            return super()._clip_grad_norm(model)
+        return clip(model.parameters(), self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0

@@ -7,13 +7,15 @@ made for a chunk of positions, become losses and gradients, and are gone before 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from slmops.progress import say
 from slmops.signals.tensors import from_batch
+from slmops.training.narrow import LastLayer
 from slmops.training.objectives.base import Answers
 
 Losses = Callable[[Answers], torch.Tensor]
@@ -35,12 +37,14 @@ class Projection:
         head: Hidden states to logits.
         scale: Factor of the logits.
         cap: Bound that a hyperbolic tangent keeps them in (Gemma 2), or ``None``.
+        last: The body's last layer, where it can leave out the positions that predict nothing.
     """
 
     body: Any
     head: Any
     scale: float = 1.0
     cap: float | None = None
+    last: LastLayer | None = None
 
     @classmethod
     def of(cls, model: Any) -> Projection | None:
@@ -59,15 +63,15 @@ class Projection:
             scale *= value**power if isinstance(value, int | float) and value else 1.0
         found = cls(body, head, scale, getattr(settings, "final_logit_softcapping", None))
         if found._makes_the_logits_of(model):
-            return found
+            narrow = replace(found, last=LastLayer.of(body))
+            return narrow if narrow.last and narrow._has_the_states_of(found) else found
         say("  this model's logits are more than its output layer: they are made all at once, not in chunks")
         return None
 
     def hidden(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Hidden states at the answer positions of a batch of :func:`slmops.training.batches.collate`, ``[N, H]``."""
-        read = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
-        states = self.body(**read, use_cache=False)[0]
-        return states.index_select(1, batch["logits_to_keep"]).flatten(0, 1).index_select(0, batch["answer_index"])
+        states = self._states(batch, batch["logits_to_keep"])
+        return states.flatten(0, 1).index_select(0, batch["answer_index"])
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits in float32, ``[..., V]``."""
@@ -76,15 +80,39 @@ class Projection:
             logits = logits * self.scale
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
+    def _states(self, batch: Mapping[str, torch.Tensor], columns: torch.Tensor) -> torch.Tensor:
+        """Hidden states at some columns, ``[B, K, H]``."""
+        read = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+        with self.last.only(columns) if self.last else nullcontext():
+            states: torch.Tensor = self.body(**read, use_cache=False)[0]
+        return states if self.last else states.index_select(1, columns)
+
+    def _has_the_states_of(self, whole: Projection) -> bool:
+        """Whether the last layer may leave positions out, tried on a few tokens."""
+        tokens = torch.arange(8, device=self.head.weight.device).unsqueeze(0) % self.head.weight.shape[0]
+        columns = torch.tensor([3, 6], device=tokens.device)
+        with _evaluated(self.body), torch.no_grad():
+            try:
+                own = self._states({"input_ids": tokens}, columns)
+            except (RuntimeError, IndexError, TypeError):  # a layer of another form
+                return False
+            all_of_them = whole._states({"input_ids": tokens}, columns)
+        return own.shape == all_of_them.shape and bool(torch.allclose(own, all_of_them, rtol=1e-4, atol=1e-4))
+
     def _makes_the_logits_of(self, model: Any) -> bool:
         tokens = torch.arange(8, device=self.head.weight.device).unsqueeze(0) % self.head.weight.shape[0]
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
+        with _evaluated(model), torch.no_grad():
             own = model(input_ids=tokens, use_cache=False).logits.float()
             parts = self.logits(self.body(input_ids=tokens, use_cache=False)[0])
-        model.train(was_training)
         return own.shape == parts.shape and bool(torch.allclose(own, parts, rtol=1e-3, atol=1e-3 * float(own.abs().max())))
+
+
+@contextmanager
+def _evaluated(model: Any) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    yield
+    model.train(was_training)
 
 
 def summed(

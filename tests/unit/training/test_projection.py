@@ -85,6 +85,20 @@ def test_a_chunked_loss_is_that_of_the_models_own_logits(family: str, positions:
     )
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_layer_leaves_out_what_predicts_nothing_where_its_form_allows(family: str, batch: dict[str, torch.Tensor]) -> None:
+    model = tiny(family.partition("-")[0], **FAMILIES[family])
+    projection = Projection.of(model)
+    assert projection is not None
+    widths = []
+    layer = model.base_model.layers[-1]
+    with layer.mlp.register_forward_hook(lambda _, given, __: widths.append(given[0].shape[1])):
+        projection.hidden(batch)
+    parallel = family == "cohere"  # its feed-forward network reads what the attention reads
+    assert widths == [batch["input_ids"].shape[1] if parallel else len(batch["logits_to_keep"])]
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
 @pytest.mark.parametrize("positions", [3, TOKENS])
 @pytest.mark.parametrize("targets", ["all-linear", ["lm_head", "q_proj"]])
 def test_an_adapter_gets_its_gradient_and_frozen_weights_none(positions: int, targets: Any, batch: dict[str, torch.Tensor]) -> None:
