@@ -165,6 +165,7 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     check_tuning(recipe, gold.training)
     judge = RunJudge.of(context)
     lesson = Lesson.of(context, prepared, gold, located(teacher_base), located(student_base))
+    lesson.rehearse()
     teacher, answers, data, students = lesson.teacher, lesson.answers, lesson.data, lesson.students()
 
     floors = {name: measure_floor(context, name) for name in ("torch", recipe.export.runtime)}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
@@ -19,13 +19,10 @@ from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import TrainingError
 from slmops.files import write_json
-from slmops.models.load import load_model
 from slmops.progress import Advance, progress
-from slmops.signals.distribution import Distribution
-from slmops.signals.tensors import from_batch
-from slmops.signals.topk import TopK
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
 from slmops.training.forward import losses_of, total_loss
+from slmops.training.inputs import Signals, encode_rows, open_student, signals_of
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.objectives import CrossEntropy, WeightedSum
 from slmops.training.projection import Projection
@@ -47,13 +44,6 @@ class Trained:
     seconds: float
     curve: list[dict[str, float | None]]
     too_long: int
-
-
-class Signals(Protocol):
-    """A teacher's distributions by row."""
-
-    def get(self, row: Row) -> Distribution:
-        """The one at the answer tokens of a row."""
 
 
 def train(
@@ -95,24 +85,20 @@ def train(
     """
     keep_freed_memory()
     objective = WeightedSum.of(section.objectives)
-    kept, encoded = _encode(rows, template, section.max_length)
+    kept, encoded = encode_rows(rows, template, section.max_length)
     if not encoded:
         raise TrainingError(
             "no row is left to train on", where=what, fix=f"raise max_length (now {section.max_length}) or check the data"
         )
     pad_id = int(template.tokenizer.eos_token_id)
-    row_signals = _signals_of(kept, encoded, signals, objective, pad_id) if objective.needs_signal else None
+    row_signals = signals_of(kept, encoded, signals, objective, pad_id) if objective.needs_signal else None
     steps = section.max_steps or steps_of(len(kept), section.batch_size, section.gradient_accumulation_steps, section.epochs)
     plan = plan_batches(
         [len(row.input_ids) for row in encoded], section.batch_size, seed, count=steps * section.gradient_accumulation_steps
     )
 
     set_seed(seed)
-    model = load_model(base, dtype="float32", attention="eager")
-    if section.lora is not None:
-        model = _with_lora(model, section)
-    if section.freeze_embeddings:
-        model.get_input_embeddings().weight.requires_grad_(False)
+    model = open_student(base, section)
     projection = Projection.of(model)
     checked = [template.encode(row) for row in validation]
     checkpoint = _newest_checkpoint(work)
@@ -260,47 +246,6 @@ def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> T
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
     )
-
-
-def _encode(rows: Sequence[Row], template: Template, max_length: int) -> tuple[list[Row], list[Encoded]]:
-    pairs = [(row, template.encode(row)) for row in rows]
-    fitting = [(row, encoded) for row, encoded in pairs if len(encoded.input_ids) <= max_length]
-    return [row for row, _ in fitting], [encoded for _, encoded in fitting]
-
-
-def _signals_of(
-    rows: Sequence[Row], encoded: Sequence[Encoded], store: Signals | None, objective: WeightedSum, pad_id: int
-) -> list[Distribution]:
-    """The signals of rows; those of another tokenizer are fitted to the student's tokens, position by position."""
-    if store is None:
-        raise TrainingError("an objective needs the teacher's signals and there are none", fix="use cross_entropy alone")
-    signals = [store.get(row) for row in rows]
-    objective.check(from_batch(collate(encoded[:1], pad_id, signals[:1])))
-    if objective.across_tokenizers:
-        whole = [signal for signal in signals if isinstance(signal, TopK)]  # the check lets no other form pass
-        return [signal.fitted(len(own.answer_ids)) for own, signal in zip(encoded, whole, strict=True)]
-    for row, own, signal in zip(rows, encoded, signals, strict=True):
-        if len(signal) != len(own.answer_ids):
-            raise TrainingError(
-                f"{len(signal)} signal positions for {len(own.answer_ids)} answer tokens",
-                where=row.origin,
-                fix="teacher and student tokenize differently: use uld, or objectives without signals",
-            )
-    return signals
-
-
-def _with_lora(model: Any, section: TrainingSection) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    assert section.lora is not None
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        target_modules="all-linear",
-        r=section.lora.r,
-        lora_alpha=section.lora.alpha,
-        lora_dropout=section.lora.dropout,
-    )
-    return get_peft_model(model, config)
 
 
 def _newest_checkpoint(work: Path) -> Path | None:

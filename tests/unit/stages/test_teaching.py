@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slmops.config import TrainingSection
-from slmops.stages.teaching import _without_signals
+from slmops.stages.teaching import without_signals
 
 KL: dict[str, Any] = {"name": "forward_kl"}
 
@@ -25,4 +25,4 @@ KL: dict[str, Any] = {"name": "forward_kl"}
 )
 def test_the_objectives_that_need_none_are_left(objectives: list[dict[str, Any]], left: list[dict[str, Any]]) -> None:
     section = TrainingSection(objectives=tuple(objectives))
-    assert list(_without_signals(section).objectives) == left
+    assert list(without_signals(section).objectives) == left
