@@ -21,6 +21,7 @@ from slmops.preflight import (
     check_machine,
     check_names,
     check_objectives,
+    check_pairs,
     check_teacher,
     check_tuning,
 )
@@ -163,6 +164,7 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     check_gates(gates, context, prepared)
     _say_before(gates, context, prepared)
     check_tuning(recipe, gold.training)
+    check_pairs(context, prepared)
     judge = RunJudge.of(context)
     lesson = Lesson.of(context, prepared, gold, located(teacher_base), located(student_base))
     lesson.rehearse()

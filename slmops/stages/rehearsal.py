@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from slmops.data.templates import Encoded, Template
     from slmops.training.findings import Agreement, Cost, Tokens
     from slmops.training.objectives import WeightedSum
+    from slmops.training.pairs import Pair
     from slmops.training.rehearsal import Tried
 
 STAGE = "pre-flight"
@@ -125,7 +126,19 @@ class Rehearsal:
         if objective.needs_signal and self.signals is not None:
             store = open_signals(self.context, self._inputs(self.signals), template)
             signals = signals_of(rows, batch, store, objective, pad_id)
-        return try_training(self.untuned.path / MODEL, section, objective, batch, signals, pad_id)
+        pairs = self._pairs(kept, template, objective)
+        return try_training(self.untuned.path / MODEL, section, objective, batch, signals, pairs, pad_id)
+
+    def _pairs(self, kept: Sequence[Row], template: Template, objective: WeightedSum) -> list[Pair]:
+        """A few pairs of texts, where the loss is about such."""
+        if objective.on_pairs is None:
+            return []
+        from slmops.training.pairs import pairs_of
+        from slmops.training.rehearsal import spread
+
+        found = pairs_of(kept, template, objective.on_pairs[1], self.context.recipe.training.max_length)
+        real = [pair for pair in found if pair is not None]
+        return [real[index] for index in spread(len(real), _FEW)]
 
     def _objective(self) -> WeightedSum:
         """The loss of the distilled student."""

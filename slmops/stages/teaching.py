@@ -204,7 +204,10 @@ def without_signals(section: TrainingSection) -> TrainingSection:
         say("  there are no signals of the teacher: the student learns from its answers alone")
         # A weight that changes does so against the others, which are gone.
         kept = [({**spec, "weight": term.weight.highest} if "weight" in spec else spec, term) for spec, term in kept]
-    return section.model_copy(update={"objectives": tuple(spec for spec, _ in kept) or ({"name": "cross_entropy"},)})
+    left = [spec for spec, _ in kept]
+    if all(spec.get("name") == "contrastive" for spec in left):
+        left.insert(0, {"name": "cross_entropy"})
+    return section.model_copy(update={"objectives": tuple(left)})
 
 
 def fingerprints(context: Context, teacher: str, template: Template, data: StageResult, answers: StageResult) -> dict[str, str]:

@@ -19,12 +19,13 @@ from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import TrainingError
 from slmops.files import write_json
-from slmops.progress import Advance, progress
+from slmops.progress import Advance, progress, say
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
 from slmops.training.forward import losses_of, total_loss
 from slmops.training.inputs import Signals, encode_rows, open_student, signals_of
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.objectives import CrossEntropy, WeightedSum
+from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
 from slmops.training.projection import Projection
 
 Watch = Callable[[float, float], None]
@@ -92,6 +93,9 @@ def train(
         )
     pad_id = int(template.tokenizer.eos_token_id)
     row_signals = signals_of(kept, encoded, signals, objective, pad_id) if objective.needs_signal else None
+    pairs = pairs_of(kept, template, objective.on_pairs[1], section.max_length) if objective.on_pairs else None
+    if pairs is not None:
+        say(describe(pairs))
     steps = section.max_steps or steps_of(len(kept), section.batch_size, section.gradient_accumulation_steps, section.epochs)
     plan = plan_batches(
         [len(row.input_ids) for row in encoded], section.batch_size, seed, count=steps * section.gradient_accumulation_steps
@@ -100,6 +104,9 @@ def train(
     set_seed(seed)
     model = open_student(base, section)
     projection = Projection.of(model)
+    batches: torch.utils.data.Dataset[dict[str, torch.Tensor]] = PlannedBatches(plan, encoded, pad_id, row_signals)
+    if pairs is not None:
+        batches = WithPairs(batches, plan, pairs, section.gradient_accumulation_steps, pad_id)
     checked = [template.encode(row) for row in validation]
     checkpoint = _newest_checkpoint(work)
     started = time.monotonic()
@@ -108,10 +115,11 @@ def train(
         trainer = _Trainer(
             model=model,
             args=_arguments(work, steps, section, seed),
-            train_dataset=PlannedBatches(plan, encoded, pad_id, row_signals),
+            train_dataset=batches,
             data_collator=only_item,
             objective=objective,
             projection=projection,
+            on_pairs=PairLoss.of(objective, model),
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
@@ -131,9 +139,9 @@ def train(
 class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without types to mypy
     """transformers' Trainer with our loss, batches planned ahead, and checkpoints that are marked when complete."""
 
-    def __init__(self, *, objective: WeightedSum, projection: Projection | None, **options: Any) -> None:
+    def __init__(self, *, objective: WeightedSum, projection: Projection | None, on_pairs: PairLoss | None, **options: Any) -> None:
         super().__init__(**options)
-        self._objective, self._projection = objective, projection
+        self._objective, self._projection, self._on_pairs = objective, projection, on_pairs
         # Our loss is a sum over answer tokens divided by their number in the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -149,11 +157,14 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         # The number of updates comes back with a checkpoint, and does not count the batches of one update.
-        loss = partial(self._objective, done=self.state.global_step / self.state.max_steps)
+        done = self.state.global_step / self.state.max_steps
+        loss = partial(self._objective, done=done)
         projection = self._projection if model is self.model else None  # one that is spread over devices is called as a whole
         with self.accelerator.autocast():
             total = total_loss(model, inputs, loss, projection)
-        return total / num_items_in_batch * self.accelerator.num_processes
+            # Divided by the number of pairs of the whole accumulated batch already.
+            of_pairs = self._on_pairs(inputs, done=done) if self._on_pairs is not None else 0.0
+        return total / num_items_in_batch * self.accelerator.num_processes + of_pairs
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0

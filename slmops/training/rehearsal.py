@@ -21,7 +21,9 @@ from slmops.training.forward import total_loss
 from slmops.training.inputs import open_student
 from slmops.training.machine import autocast_type
 from slmops.training.objectives import WeightedSum
+from slmops.training.objectives.contrastive import Contrastive
 from slmops.training.objectives.weighted import Term
+from slmops.training.pairs import Pair, PairLoss, into_batch
 from slmops.training.projection import Losses, Projection
 
 FEW_TOKENS = 512
@@ -117,6 +119,7 @@ def try_training(
     objective: WeightedSum,
     encoded: Sequence[Encoded],
     signals: Sequence[Distribution] | None,
+    pairs: Sequence[Pair],
     pad_id: int,
 ) -> Tried:
     """One batch of rows forward and backward, for each term of the loss and for all; nothing is kept.
@@ -127,17 +130,19 @@ def try_training(
         objective: The loss.
         encoded: Rows of the batch.
         signals: The teacher's at these, where the loss needs them.
+        pairs: Pairs of texts beside them, where the loss needs such.
         pad_id: Token that pads.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         model = open_student(base, section).to(device).train()
         projection = Projection.of(model)
-        batch = {name: tensor.to(device) for name, tensor in collate(encoded, pad_id, signals).items()}
-        run = _Run(model, batch, projection, autocast_type(section.precision))
+        whole = {**collate(encoded, pad_id, signals), **into_batch(pairs, pad_id)}
+        batch = {name: tensor.to(device) for name, tensor in whole.items()}
+        run = _Run(model, batch, projection, PairLoss.of(objective, model), autocast_type(section.precision))
         pulls = tuple(run.pull(term) for term in objective.terms)
         started = time.perf_counter()
-        loss = run.backward(objective)
+        loss = run.backward(objective, done=0.0)
         seconds = time.perf_counter() - started
         return Tried(
             loss=loss,
@@ -155,21 +160,35 @@ class _Run:
     model: Any
     batch: Mapping[str, torch.Tensor]
     projection: Projection | None
+    on_pairs: PairLoss | None
     dtype: torch.dtype | None
 
-    def backward(self, losses: Losses) -> float:
-        """The mean loss of the answer tokens; its gradient takes the place of the one before."""
+    def backward(self, losses: Losses | None, *, done: float | None) -> float:
+        """The loss of an update; its gradient takes the place of the one before.
+
+        Args:
+            losses: Those on tokens, of which the mean is taken; ``None`` for none.
+            done: Share of the updates that are done, for the loss on pairs; ``None`` for none.
+        """
         self.model.zero_grad(set_to_none=True)
         with torch.autocast(self.batch["input_ids"].device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            loss = total_loss(self.model, self.batch, losses, self.projection) / len(self.batch["shift_labels"])
+            loss = torch.zeros((), device=self.batch["input_ids"].device)
+            if losses is not None:
+                loss = loss + total_loss(self.model, self.batch, losses, self.projection) / len(self.batch["shift_labels"])
+            if self.on_pairs is not None and done is not None:
+                loss = loss + self.on_pairs(self.batch, done=done)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
         return float(loss.detach())
 
     def pull(self, term: Term) -> Pull:
         """How a term pulls at the first update; of one that begins later, at the last."""
-        weight = term.weight.at(0.0) or term.weight.at(1.0)
-        self.backward(lambda answers: weight * term.objective(answers))
+        begins = term.weight.at(0.0)
+        weight, done = (begins, 0.0) if begins else (term.weight.at(1.0), 1.0)
+        if isinstance(term.objective, Contrastive):
+            self.backward(None, done=done)
+        else:
+            self.backward(lambda answers: weight * term.objective(answers), done=None)
         gradients = [parameter.grad.norm() for parameter in self.model.parameters() if parameter.grad is not None]
         norm = float(torch.stack(gradients).norm()) if gradients else 0.0
         return Pull(term.name, weight, norm, term.objective.needs_signal)

@@ -10,12 +10,14 @@ import pytest
 
 from slmops.config import load_recipe
 from slmops.errors import FingerprintError, TrainingError
-from slmops.files import read_json
+from slmops.files import read_json, write_jsonl
 from slmops.models.resolve import resolve
-from slmops.stages.context import Context, ModelAt
+from slmops.preflight import check_pairs
+from slmops.stages.context import Context, ModelAt, rows_of
 from slmops.stages.learning import Lesson
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.rehearsal import FACTS, STAGE, TABLE, Rehearsal
+from slmops.stages.teaching import TRAINING
 from slmops.training import rehearsal
 from slmops.training.batches import collate
 from slmops.workspace import Step, Workspace
@@ -135,6 +137,33 @@ def test_a_mask_that_selects_the_prompt_stops_the_run(lesson: Any, monkeypatch: 
     monkeypatch.setattr(rehearsal, "collate", one_too_early)
     with pytest.raises(TrainingError, match=r"of 4 of 4 rows are not the answer and its end: .*train\.jsonl:1: '\\ndelivery'"):
         lesson().rehearse()
+
+
+def test_pairs_of_texts_are_trained_beside_the_answers(lesson: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An nli recipe from files to the distilled student; rows of the pool are pairs by what the teacher says."""
+    labels = ("entailment", "neutral", "contradiction")
+    rows = [
+        {"premise": f"where is my parcel {n}", "hypothesis": f"the address {n}", "label": labels[n % 3] if n < 18 else None}
+        for n in range(30)
+    ]
+    write_jsonl(tmp_path / "nli.jsonl", rows)
+    terms = [{"name": "cross_entropy"}, {"name": "forward_kl"}, {"name": "contrastive", "weight": 0.1, "margin": 0.5}]
+    run = lesson(
+        task_type="nli",
+        data={"source": {"name": "files", "train": str(tmp_path / "nli.jsonl")}, "quality": {"near_duplicates": None}},
+        training={"objectives": terms, "max_steps": 2},
+    )
+    check_pairs(run.context, run.data)
+    pulls = run.rehearse().facts["pulls"]
+    assert [(pull["name"], pull["weight"]) for pull in pulls] == [("cross_entropy", 1), ("forward_kl", 1), ("contrastive", 0.1)]
+    assert pulls[2]["norm"] > 0
+    assert run.distilled().facts["steps"] == 2
+    said = capsys.readouterr().err
+    trained = rows_of(run.answers, TRAINING)
+    same, different = (sum(row.answer == label for row in trained) for label in ("entailment", "contradiction"))
+    assert same > 0 < different
+    assert f"contrastive: {same + different} of {len(trained)} rows are pairs, {same} same, {different} different" in said
+    assert "contrastive" not in str(run.answers_only().artifact.manifest.config)
 
 
 def test_an_adapter_and_frozen_embeddings_are_rehearsed_too(lesson: Any) -> None:
