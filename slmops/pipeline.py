@@ -21,7 +21,6 @@ from slmops.preflight import (
     check_machine,
     check_names,
     check_objectives,
-    check_pairs,
     check_teacher,
     check_tuning,
 )
@@ -33,6 +32,7 @@ from slmops.stages.learning import Lesson, located
 from slmops.stages.measuring import load_system, measure_floor, measure_model
 from slmops.stages.outside import answerers, measure_answers
 from slmops.stages.packing import Packing
+from slmops.stages.pairs import check_pairs
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.reporting import write_report
 from slmops.stages.rows import AS_PACKAGED

@@ -23,8 +23,7 @@ from slmops.runtimes.base import RUNTIMES
 from slmops.stages.context import Context, rows_of
 from slmops.stages.judging import JUDGE, check_judged
 from slmops.stages.rows import AS_PACKAGED, QUANTIZED, ROWS
-from slmops.tasks.base import closed_labels, task_class, task_name
-from slmops.tasks.labels import form
+from slmops.tasks.base import task_class, task_name
 from slmops.teachers.catalogue import find_api_model
 from slmops.teachers.combiners import COMBINERS
 from slmops.teachers.masking import finder_names
@@ -172,41 +171,6 @@ def check_gates(gates: Sequence[Gate], context: Context, data: StageResult) -> N
                 where=f"gate {gate.text!r}",
                 fix=f"write for example 'share_of_teacher >= 0.9'; the task's measures are {', '.join(known)}",
             )
-
-
-def check_pairs(context: Context, data: StageResult) -> None:
-    """Refuse a loss on pairs of texts where no row is made of the two fields, or no answer is of its labels.
-
-    Raises:
-        ConfigError: Names the fields that rows have, or the task's labels.
-    """
-    if context.workspace.planning:
-        return
-    from slmops.training.objectives.weighted import WeightedSum
-
-    tune, section = context.recipe.teacher.tune, context.recipe.training
-    of_teacher = {"teacher.tune.objectives": tune.objectives} if tune is not None else {}
-    for where, specs in ({"training.objectives": section.objectives} | of_teacher).items():
-        on_pairs = WeightedSum.of(specs).on_pairs
-        if on_pairs is None:
-            continue
-        _, wanted = on_pairs
-        known = {tuple(row.fields or ()) for name in ("train", "pool") for row in rows_of(data, name)}
-        if not any(set(wanted.fields) <= set(names) for names in known):
-            there = ", ".join(sorted({name for names in known for name in names}))
-            raise ConfigError(
-                f"contrastive needs the fields {wanted.fields[0]!r} and {wanted.fields[1]!r}, and no row has both",
-                where=where,
-                fix=f"the rows have the fields {there}" if there else "give rows whose question is made of several columns",
-            )
-        labels = closed_labels(context.task(data)) or ()
-        for given in (wanted.same, wanted.different):
-            if labels and not {form(label) for label in given} & {form(label) for label in labels}:
-                raise ConfigError(
-                    f"contrastive looks for the answers {', '.join(given)}, and the task has none of them",
-                    where=where,
-                    fix=f"its labels are {', '.join(labels)}",
-                )
 
 
 def check_tuning(recipe: Recipe, labelled: bool) -> None:

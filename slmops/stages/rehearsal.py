@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slmops.artifact import StageKey
 from slmops.data.rows import Row
@@ -70,7 +71,7 @@ class Rehearsal:
         key = StageKey(STAGE, "report", 1, {**config, **self.context.template_key}, parents)
         return self.context.workspace.stage(key, lambda folder, work: self._make(folder))
 
-    def _make(self, folder: Any) -> Made:
+    def _make(self, folder: Path) -> Made:
         from slmops.training.findings import Findings, check_agreement, check_pulls, check_selected, check_tokens
         from slmops.training.rehearsal import count_tokens, few, read_selected
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,32 +102,6 @@ def test_a_gate_by_a_measure_of_another_task_is_refused(tmp_path: Path) -> None:
     preflight.check_gates([Gate.parse(text) for text in good], context, data)
     with pytest.raises(ConfigError, match=r"accuracy is no measure of this task\n.*numeric_match, valid_share"):
         preflight.check_gates([Gate.parse("accuracy >= 0.9 * teacher")], context, data)
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        ({}, None),
-        ({"fields": ["premise", "text"]}, r"'premise' and 'text', and no row has both\n.*the fields hypothesis, premise"),
-        ({"different": ["no"]}, r"the answers no, and the task has none of them\n.*labels are entailment, neutral, contradiction"),
-    ],
-)
-@pytest.mark.parametrize("section", ["training", "teacher"])
-def test_a_loss_on_pairs_without_pairs_is_refused(
-    tmp_path: Path, options: dict[str, Any], problem: str | None, section: str
-) -> None:
-    objectives = [{"name": "cross_entropy"}, {"name": "contrastive", **options}]
-    sections = {"training": {"objectives": objectives}, "teacher": {"model": "m", "tune": {"objectives": objectives}}}
-    row = replace(Row.of("a or b", "neutral"), fields={"premise": "a", "hypothesis": "b"})
-    write_jsonl(tmp_path / "train.jsonl", [row.as_dict()])
-    write_jsonl(tmp_path / "pool.jsonl", [])
-    write_json(tmp_path / "task.json", {})
-    context = Context(recipe(tmp_path, task_type="nli", **{section: sections[section]}), Workspace(tmp_path))
-    if problem is None:
-        preflight.check_pairs(context, StageResult("data", tmp_path))
-    else:
-        with pytest.raises(ConfigError, match=problem):
-            preflight.check_pairs(context, StageResult("data", tmp_path))
 
 
 def test_more_layers_than_there_are_is_refused(tmp_path: Path, tiny_model: Path) -> None:

@@ -12,9 +12,9 @@ from slmops.config import load_recipe
 from slmops.errors import FingerprintError, TrainingError
 from slmops.files import read_json, write_jsonl
 from slmops.models.resolve import resolve
-from slmops.preflight import check_pairs
 from slmops.stages.context import Context, ModelAt, rows_of
 from slmops.stages.learning import Lesson
+from slmops.stages.pairs import check_pairs
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.rehearsal import FACTS, STAGE, TABLE, Rehearsal
 from slmops.stages.teaching import TRAINING
