@@ -32,6 +32,7 @@ from slmops.stages.learning import Lesson, located
 from slmops.stages.measuring import load_system, measure_floor, measure_model
 from slmops.stages.outside import answerers, measure_answers
 from slmops.stages.packing import Packing
+from slmops.stages.pairs import check_pairs
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.reporting import write_report
 from slmops.stages.rows import AS_PACKAGED
@@ -163,8 +164,10 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     check_gates(gates, context, prepared)
     _say_before(gates, context, prepared)
     check_tuning(recipe, gold.training)
+    check_pairs(context, prepared)
     judge = RunJudge.of(context)
     lesson = Lesson.of(context, prepared, gold, located(teacher_base), located(student_base))
+    lesson.rehearse()
     teacher, answers, data, students = lesson.teacher, lesson.answers, lesson.data, lesson.students()
 
     floors = {name: measure_floor(context, name) for name in ("torch", recipe.export.runtime)}

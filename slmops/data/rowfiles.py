@@ -95,7 +95,8 @@ def read_rows(
         messages = example.messages
         if system_prompt and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system_prompt}, *messages]
-        row = replace(Row.of(messages, example.answer or None, origin), made=_made(record.values), others=example.others)
+        row = Row.of(messages, example.answer or None, origin)
+        row = replace(row, made=_made(record.values), others=example.others, fields=example.fields)
         (result.unlabelled if row.answer is None else result.labelled).append(row)
     if not result.labelled and not result.unlabelled:
         places = [f"{bad.origin}: {bad.reason}" for bad in result.rejected[:5]]

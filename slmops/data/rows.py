@@ -23,6 +23,7 @@ class Row:
         made: How a teacher made the question, where one did: ``method``, ``sources`` (the ids of the rows it comes from) and
             ``teacher``. Such rows are trained on; nothing is measured with them.
         others: Further answers that are as right; an answer is scored against the one it is most like.
+        fields: The texts that the question was put together from, by their names, where it was made of several.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Row:
     origin: str = ""
     made: Mapping[str, Any] | None = None
     others: tuple[str, ...] = ()
+    fields: Mapping[str, str] | None = None
 
     @classmethod
     def of(cls, messages: Sequence[Message] | str, answer: str | None = None, origin: str = "") -> Row:
@@ -59,10 +61,11 @@ class Row:
         turns = [dict(turn) for turn in self.messages]
         made = {"made": dict(self.made)} if self.made is not None else {}
         others = {"others": list(self.others)} if self.others else {}
-        return {"id": self.id, "messages": turns, "answer": self.answer, "origin": self.origin, **made, **others}
+        fields = {"fields": dict(self.fields)} if self.fields else {}
+        return {"id": self.id, "messages": turns, "answer": self.answer, "origin": self.origin, **made, **others, **fields}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Row:
         """Read what :meth:`as_dict` wrote."""
         row = cls.of(value["messages"], value["answer"], value["origin"])
-        return replace(row, made=value.get("made"), others=tuple(value.get("others", ())))
+        return replace(row, made=value.get("made"), others=tuple(value.get("others", ())), fields=value.get("fields"))

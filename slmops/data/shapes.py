@@ -27,12 +27,14 @@ class Example(NamedTuple):
 
     ``answer`` is ``None`` where nobody has labelled the record (``null``, or a conversation that ends with the user) and
     ``""`` where it is empty; ``absent`` says that the record lacks the answer's field altogether. ``others`` are as right.
+    ``fields`` are the texts of a question that was put together from several.
     """
 
     messages: list[Message]
     answer: str | None
     absent: bool = False
     others: tuple[str, ...] = ()
+    fields: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class Layout:
         Raises:
             BadRow: A field is missing, empty, of a wrong type; an unknown role; turns that make no question.
         """
+        return self._example(values, with_answer)._replace(fields=self._texts(values))
+
+    def _example(self, values: Mapping[str, Any], with_answer: bool) -> Example:
         if self.shape == "messages":
             messages, spoken = _turns(values, self.inputs[0])
         elif self.shape == "pieces":
@@ -108,6 +113,15 @@ class Layout:
         return "\n".join(
             f"{name.rpartition('.')[2]}: {self._input(values, name)}".replace(": \n", ":\n", 1) for name in self.inputs
         )
+
+    def _texts(self, values: Mapping[str, Any]) -> Mapping[str, str] | None:
+        """The texts of several input fields; an instruction may have no input."""
+        if len(self.inputs) < 2:
+            return None
+        if self.template is not None:
+            return {name: _text(values, name, numbers=True) for name in self.inputs}
+        there = [name for name in self.inputs if (value := look_up(values, name)) is not _ABSENT and value and str(value).strip()]
+        return {name.rpartition(".")[2]: self._input(values, name) for name in there}
 
     def _input(self, values: Mapping[str, Any], field: str) -> str:
         value = look_up(values, field)

@@ -252,8 +252,7 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         local = teacher.load()
         validation = [gold_rows(task, row)[0] for row in rows_of(data, "validation")]
         rows = rows_of(answers, TRAINING) + validation
-        asked = {row.id for name in ("train", "pool", "validation") for row in rows_of(data, name)}
-        prompts = [Row(row.id, tuple(teacher.turns(task, row)), row.answer) if row.id in asked else row for row in rows]
+        prompts = teacher_prompts(context, teacher, data, rows)
         form, size = form_of(recipe.signals), recipe.answers.chunk_rows
         signals = signal_rows(local, prompts, local.template, form, chunk_rows=size, work=work)
         store = write_signals(folder, signals, fingerprints(context, teacher.id, local.template, data, answers))
@@ -261,6 +260,13 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         return Made({"rows": len(store), "positions": len(store.arrays), "bytes_per_token": round(store.bytes_per_token, 1)})
 
     return context.workspace.stage(key, make)
+
+
+def teacher_prompts(context: Context, teacher: RunTeacher, data: StageResult, rows: Sequence[Row]) -> list[Row]:
+    """Rows with the turns that the teacher is asked; those that the task made of others stay as they are."""
+    task = context.task(data)
+    asked = {row.id for name in ("train", "pool", "validation") for row in rows_of(data, name)}
+    return [Row(row.id, tuple(teacher.turns(task, row)), row.answer) if row.id in asked else row for row in rows]
 
 
 def _training_rows(task: Task, one: Given, answer: str) -> list[Row]:

@@ -14,6 +14,7 @@ from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.stages.outside import reply_signals
 from slmops.stages.preparing import Gold
 from slmops.stages.referring import answer_held_out
+from slmops.stages.rehearsal import Rehearsal
 from slmops.stages.teaching import TRAINING, cut_student, train_model, tune_teacher
 from slmops.teachers.spec import spec_of
 from slmops.workspace import StageResult
@@ -56,6 +57,12 @@ class Lesson:
         untuned = cut_student(context, student_base, data, answers)
         signals = known or _of_replies(context, teacher, data, answers, untuned)
         return cls(context, gold, teacher, data, answers, signals, untuned)
+
+    def rehearse(self) -> StageResult:
+        """The pre-flight: what would go wrong in the trainings of :meth:`students`, found in seconds."""
+        trainings = 1 + (self.signals is not None) + self.gold.training
+        of = Rehearsal(self.context, self.teacher, self.data, self.answers, self.signals, self.untuned, trainings)
+        return of.stage()
 
     def students(self) -> dict[str, StageResult]:
         """The student before training, fine-tuned, on answers, distilled; without signals the last two are one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from slmops.config import Recipe
 from slmops.evaluation.measures import MEASURES
@@ -56,6 +57,24 @@ def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageRes
         if note:
             notes.append(str(note))
     return notes
+
+
+def notes_before_training(facts: Mapping[str, Any]) -> list[str]:
+    """What the pre-flight found that bears on the results: the teacher against its signals, rows left out, weak terms."""
+    agreement, tokens = facts["agreement"], facts["tokens"]
+    notes = []
+    if agreement is not None:
+        notes.append(
+            f"Before the training the teacher was compared with its cached signals on {agreement['tokens']} answer tokens: in the "
+            f"student's place its KL to them is {agreement['self_kl']:.2g} nats a token, and {agreement['what']} differs by at "
+            f"most {agreement['largest']:.2g} when it is asked again."
+        )
+    if tokens["too_long"]:
+        notes.append(
+            f"{tokens['too_long'] / tokens['rows']:.1%} of the training rows are longer than {tokens['max_length']} tokens and are "
+            "set aside."
+        )
+    return [*notes, *(f"Before the training, {hint}." for hint in facts["hints"])]
 
 
 def _who_decides(recipe: Recipe, task: Task) -> list[str]:

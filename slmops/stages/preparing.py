@@ -83,7 +83,7 @@ def prepare_data(context: Context, student: ModelAt) -> StageResult:
         "max_new_tokens": recipe.answers.max_new_tokens,
         **context.template_key,
     }
-    key = StageKey("data", "dataset", 3, config, {"source": source.fingerprint(), "tokenizer": _tokenizer_id(student)})
+    key = StageKey("data", "dataset", 4, config, {"source": source.fingerprint(), "tokenizer": _tokenizer_id(student)})
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.evaluation.data_page import PAGE, write_pages

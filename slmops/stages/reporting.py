@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slmops import __version__
-from slmops.artifact import StageKey
+from slmops.artifact import Artifact, StageKey
 from slmops.data.prepare import question_key
 from slmops.data.rows import Row
 from slmops.evaluation.formats import inside
@@ -23,7 +23,7 @@ from slmops.files import read_json, write_json, write_text
 from slmops.stages.comparison import Comparison
 from slmops.stages.context import Context, rows_of
 from slmops.stages.judging import judge_part
-from slmops.stages.notes import notes_of
+from slmops.stages.notes import notes_before_training, notes_of
 from slmops.stages.parts import (
     class_parts,
     confusion_part,
@@ -37,6 +37,7 @@ from slmops.stages.parts import (
     stages_of,
 )
 from slmops.stages.referring import REFERENCES
+from slmops.stages.rehearsal import STAGE
 from slmops.stages.rows import ROWS, RowInfo
 from slmops.teachers.facts import SUMS
 from slmops.workspace import Made, StageResult, link_or_copy
@@ -63,7 +64,7 @@ def write_report(context: Context, comparison: Comparison, data: StageResult) ->
         **recipe.evaluation.model_dump(mode="json", include={"confidence", "targets"}),
     }
     parents = {stage: artifact.id for stage, artifact in workspace.artifacts.items()}
-    key = StageKey("report", "report", 4, config, parents)
+    key = StageKey("report", "report", 5, config, parents)
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.evaluation.data_page import PAGE, REPORT
@@ -165,8 +166,12 @@ def build_report(context: Context, comparison: Comparison, data: StageResult) ->
         ],
         "decoding": _decoding(context),
         "reproduce": [f"slmops run {recipe.output_path / 'recipe.yaml'}"],
-        "notes": notes_of(recipe, comparison, systems, data, task, referred=referred),
+        "notes": [*notes_of(recipe, comparison, systems, data, task, referred=referred), *_rehearsed(artifacts)],
     }
+
+
+def _rehearsed(artifacts: Mapping[str, Artifact]) -> list[str]:
+    return notes_before_training(artifacts[STAGE].manifest.facts) if STAGE in artifacts else []
 
 
 def _languages(looked: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -174,7 +174,7 @@ def train_model(
         data, answers = inputs["data"], inputs.get("answers")
         task = context.task(data)
         rows = rows_of(answers, TRAINING) if answers else [more for row in rows_of(data, "train") for more in gold_rows(task, row)]
-        known = section if answers is None or "signals" in inputs else _without_signals(section)
+        known = section if answers is None or "signals" in inputs else without_signals(section)
         chosen = known if updates_of is None else known.model_copy(update={"max_steps": updates_of.facts["steps"]})
         trained = train(
             base.path,
@@ -186,7 +186,7 @@ def train_model(
             section=chosen,
             seed=recipe.seed,
             what=stage,
-            signals=_open_signals(context, inputs, template, rows) if "signals" in inputs else None,
+            signals=open_signals(context, inputs, template, rows) if "signals" in inputs else None,
             watch=watch,
         )
         return Made({**asdict(trained), "rows": len(rows)}, seed=recipe.seed)
@@ -194,7 +194,7 @@ def train_model(
     return context.workspace.stage(key, make)
 
 
-def _without_signals(section: TrainingSection) -> TrainingSection:
+def without_signals(section: TrainingSection) -> TrainingSection:
     """A training on answers alone: the objectives that need no signals, else cross-entropy."""
     from slmops.training.objectives import WeightedSum
 
@@ -204,7 +204,10 @@ def _without_signals(section: TrainingSection) -> TrainingSection:
         say("  there are no signals of the teacher: the student learns from its answers alone")
         # A weight that changes does so against the others, which are gone.
         kept = [({**spec, "weight": term.weight.highest} if "weight" in spec else spec, term) for spec, term in kept]
-    return section.model_copy(update={"objectives": tuple(spec for spec, _ in kept) or ({"name": "cross_entropy"},)})
+    left = [spec for spec, _ in kept]
+    if all(spec.get("name") == "contrastive" for spec in left):
+        left.insert(0, {"name": "cross_entropy"})
+    return section.model_copy(update={"objectives": tuple(left)})
 
 
 def fingerprints(context: Context, teacher: str, template: Template, data: StageResult, answers: StageResult) -> dict[str, str]:
@@ -220,10 +223,20 @@ def gold_rows(task: Task, row: Row) -> list[Row]:
     return task.training_rows(row, task.parse(str(row.answer)), task.rationale(str(row.answer)))
 
 
-def _open_signals(
-    context: Context, inputs: Mapping[str, StageResult], template: Template, rows: list[Row]
+def open_signals(
+    context: Context, inputs: Mapping[str, StageResult], template: Template, rows: Sequence[Row] = ()
 ) -> SignalStore | MappedSignals:
-    """The signals for a student; one with a part of the teacher's vocabulary gets them under its own ids."""
+    """The signals for a student; one with a part of the teacher's vocabulary gets them under its own ids.
+
+    Args:
+        context: Of the run.
+        inputs: ``data``, ``answers`` and ``signals``.
+        template: The student's.
+        rows: What it trains on; said is how many of these fit.
+
+    Raises:
+        FingerprintError: The signals were made from something else.
+    """
     from slmops.models.tokenmap import TokenMap
     from slmops.signals.store import SignalStore
     from slmops.teachers.mapping import MappedSignals
@@ -238,5 +251,6 @@ def _open_signals(
     if tokens.same or not tokens.part:
         return store
     mapped = MappedSignals.of(store, theirs, template, tokens)
-    say(mapped.describe(rows))
+    if rows:
+        say(mapped.describe(rows))
     return mapped

@@ -10,7 +10,9 @@ from slmops.errors import ConfigError
 from slmops.signals.tensors import SampledTensors, TopKTensors, into_batch
 from slmops.signals.topk import LOG_ZERO
 from slmops.testing.batches import check_in_batches
+from slmops.testing.pairs import check_pairs
 from slmops.training.objectives.base import Answers, Objective
+from slmops.training.objectives.contrastive import Contrastive
 
 POSITIONS, VOCABULARY = 6, 11
 
@@ -24,7 +26,12 @@ def check_objective(objective: Objective) -> None:
     teacher agree, and that is the best a student can do; where it does not, a likelier label costs less; in a batch it is
     about the answers' tokens, each predicted by the one before it, however the batch is padded, split or projected. One with
     ``takes_samples`` is zero, too, where the samples have exactly the student's probabilities.
+
+    A loss on pairs of texts has the promises of :func:`slmops.testing.pairs.check_pairs` in place of these.
     """
+    if isinstance(objective, Contrastive):
+        check_pairs(objective)
+        return
     _check_shape(objective)
     _check_independence(objective)
     _check_signal(objective)

@@ -57,10 +57,8 @@ def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[Distribution
         ``shift_labels``: int64 ``[N]``, the tokens predicted there;
         with signals also those of :func:`slmops.signals.tensors.into_batch`.
     """
-    width = max(len(row.input_ids) for row in rows)
-    pads = [width - len(row.input_ids) for row in rows]
-    input_ids = torch.tensor([[pad_id] * pad + list(row.input_ids) for pad, row in zip(pads, rows, strict=True)])
-    attention_mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads])
+    texts = padded([row.input_ids for row in rows], pad_id)
+    pads = [texts["input_ids"].shape[1] - len(row.input_ids) for row in rows]
     # The logits at column t - 1 predict the token at column t: the only shift in the package.
     columns = [
         [pad + position - 1 for position in range(row.prompt_length, len(row.input_ids))]
@@ -69,9 +67,7 @@ def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[Distribution
     keep = sorted({column for own in columns for column in own})
     place = {column: index for index, column in enumerate(keep)}
     batch = {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0),
+        **texts,
         "logits_to_keep": torch.tensor(keep),
         "answer_index": torch.tensor([number * len(keep) + place[column] for number, own in enumerate(columns) for column in own]),
         "shift_labels": torch.tensor([token for row in rows for token in row.answer_ids]),
@@ -79,6 +75,17 @@ def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[Distribution
     if signals is not None:
         batch |= into_batch(join(signals))
     return batch
+
+
+def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
+    """``input_ids``, ``attention_mask`` and ``position_ids`` of ``B`` sequences, int64 ``[B, T]``, padded on the left."""
+    width = max(map(len, sequences))
+    attention_mask = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in sequences])
+    return {
+        "input_ids": torch.tensor([[pad_id] * (width - len(own)) + list(own) for own in sequences]),
+        "attention_mask": attention_mask,
+        "position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0),
+    }
 
 
 class PlannedBatches(Dataset[dict[str, torch.Tensor]]):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
@@ -19,16 +19,14 @@ from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import TrainingError
 from slmops.files import write_json
-from slmops.models.load import load_model
-from slmops.progress import Advance, progress
-from slmops.signals.distribution import Distribution
-from slmops.signals.tensors import from_batch
-from slmops.signals.topk import TopK
+from slmops.progress import Advance, progress, say
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
 from slmops.training.forward import losses_of, total_loss
 from slmops.training.gradients import clip, rows_of_embedding
+from slmops.training.inputs import Signals, encode_rows, open_student, signals_of
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.objectives import CrossEntropy, WeightedSum
+from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
 from slmops.training.projection import Projection
 
 Watch = Callable[[float, float], None]
@@ -48,13 +46,6 @@ class Trained:
     seconds: float
     curve: list[dict[str, float | None]]
     too_long: int
-
-
-class Signals(Protocol):
-    """A teacher's distributions by row."""
-
-    def get(self, row: Row) -> Distribution:
-        """The one at the answer tokens of a row."""
 
 
 def train(
@@ -96,25 +87,27 @@ def train(
     """
     keep_freed_memory()
     objective = WeightedSum.of(section.objectives)
-    kept, encoded = _encode(rows, template, section.max_length)
+    kept, encoded = encode_rows(rows, template, section.max_length)
     if not encoded:
         raise TrainingError(
             "no row is left to train on", where=what, fix=f"raise max_length (now {section.max_length}) or check the data"
         )
     pad_id = int(template.tokenizer.eos_token_id)
-    row_signals = _signals_of(kept, encoded, signals, objective, pad_id) if objective.needs_signal else None
+    row_signals = signals_of(kept, encoded, signals, objective, pad_id) if objective.needs_signal else None
+    pairs = pairs_of(kept, template, objective.on_pairs[1], section.max_length) if objective.on_pairs else None
+    if pairs is not None:
+        say(describe(pairs))
     steps = section.max_steps or steps_of(len(kept), section.batch_size, section.gradient_accumulation_steps, section.epochs)
     plan = plan_batches(
         [len(row.input_ids) for row in encoded], section.batch_size, seed, count=steps * section.gradient_accumulation_steps
     )
 
     set_seed(seed)
-    model = load_model(base, dtype="float32", attention="eager")
-    if section.lora is not None:
-        model = _with_lora(model, section)
-    if section.freeze_embeddings:
-        model.get_input_embeddings().weight.requires_grad_(False)
+    model = open_student(base, section)
     projection = Projection.of(model)
+    batches: torch.utils.data.Dataset[dict[str, torch.Tensor]] = PlannedBatches(plan, encoded, pad_id, row_signals)
+    if pairs is not None:
+        batches = WithPairs(batches, plan, pairs, section.gradient_accumulation_steps, pad_id)
     checked = [template.encode(row) for row in validation]
     checkpoint = _newest_checkpoint(work)
     started = time.monotonic()
@@ -123,10 +116,11 @@ def train(
         trainer = _Trainer(
             model=model,
             args=_arguments(work, steps, section, seed),
-            train_dataset=PlannedBatches(plan, encoded, pad_id, row_signals),
+            train_dataset=batches,
             data_collator=only_item,
             objective=objective,
             projection=projection,
+            on_pairs=PairLoss.of(objective, model),
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
@@ -146,9 +140,9 @@ def train(
 class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without types to mypy
     """transformers' Trainer with our loss, batches planned ahead, and checkpoints that are marked when complete."""
 
-    def __init__(self, *, objective: WeightedSum, projection: Projection | None, **options: Any) -> None:
+    def __init__(self, *, objective: WeightedSum, projection: Projection | None, on_pairs: PairLoss | None, **options: Any) -> None:
         super().__init__(**options)
-        self._objective, self._projection = objective, projection
+        self._objective, self._projection, self._on_pairs = objective, projection, on_pairs
         # Our loss is a sum over answer tokens divided by their number in the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -164,11 +158,14 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         # The number of updates comes back with a checkpoint, and does not count the batches of one update.
-        loss = partial(self._objective, done=self.state.global_step / self.state.max_steps)
+        done = self.state.global_step / self.state.max_steps
+        loss = partial(self._objective, done=done)
         projection = self._projection if model is self.model else None  # one that is spread over devices is called as a whole
         with self.accelerator.autocast():
             total = total_loss(model, inputs, loss, projection)
-        return total / num_items_in_batch * self.accelerator.num_processes
+            # Divided by the number of pairs of the whole accumulated batch already.
+            of_pairs = self._on_pairs(inputs, done=done) if self._on_pairs is not None else 0.0
+        return total / num_items_in_batch * self.accelerator.num_processes + of_pairs
 
     def _clip_grad_norm(self, model: Any) -> Any:
         if model is not self.model or any(parameter.device.type != "cpu" for parameter in model.parameters()):
@@ -266,47 +263,6 @@ def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> T
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
     )
-
-
-def _encode(rows: Sequence[Row], template: Template, max_length: int) -> tuple[list[Row], list[Encoded]]:
-    pairs = [(row, template.encode(row)) for row in rows]
-    fitting = [(row, encoded) for row, encoded in pairs if len(encoded.input_ids) <= max_length]
-    return [row for row, _ in fitting], [encoded for _, encoded in fitting]
-
-
-def _signals_of(
-    rows: Sequence[Row], encoded: Sequence[Encoded], store: Signals | None, objective: WeightedSum, pad_id: int
-) -> list[Distribution]:
-    """The signals of rows; those of another tokenizer are fitted to the student's tokens, position by position."""
-    if store is None:
-        raise TrainingError("an objective needs the teacher's signals and there are none", fix="use cross_entropy alone")
-    signals = [store.get(row) for row in rows]
-    objective.check(from_batch(collate(encoded[:1], pad_id, signals[:1])))
-    if objective.across_tokenizers:
-        whole = [signal for signal in signals if isinstance(signal, TopK)]  # the check lets no other form pass
-        return [signal.fitted(len(own.answer_ids)) for own, signal in zip(encoded, whole, strict=True)]
-    for row, own, signal in zip(rows, encoded, signals, strict=True):
-        if len(signal) != len(own.answer_ids):
-            raise TrainingError(
-                f"{len(signal)} signal positions for {len(own.answer_ids)} answer tokens",
-                where=row.origin,
-                fix="teacher and student tokenize differently: use uld, or objectives without signals",
-            )
-    return signals
-
-
-def _with_lora(model: Any, section: TrainingSection) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    assert section.lora is not None
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        target_modules="all-linear",
-        r=section.lora.r,
-        lora_alpha=section.lora.alpha,
-        lora_dropout=section.lora.dropout,
-    )
-    return get_peft_model(model, config)
 
 
 def _newest_checkpoint(work: Path) -> Path | None:

@@ -18,6 +18,7 @@ _DIVERGENCES = "slmops.training.objectives.divergences"
 OBJECTIVES = Registry(
     "objective",
     {
+        "contrastive": Entry("slmops.training.objectives.contrastive:Contrastive"),
         "cross_entropy": Entry("slmops.training.objectives.base:CrossEntropy"),
         "forward_kl": Entry(f"{_DIVERGENCES}:ForwardKL"),
         "jsd": Entry(f"{_DIVERGENCES}:GeneralizedJSD"),

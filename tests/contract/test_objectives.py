@@ -17,6 +17,7 @@ from slmops.training.objectives import Answers, CrossEntropy, ForwardKL
 from slmops.training.registry import OBJECTIVES
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "contrastive": [{"pooling": "last"}, {"distance": "cosine"}, {"margin": 1.5}, {"pooling": "last", "distance": "cosine"}],
     "forward_kl": [{"kd_temperature": 3.0}, {"kd_temperature": 0.5}],
     "jsd": [{"beta": 0.0}, {"beta": 0.1}, {"beta": 1.0, "kd_temperature": 2.0}],
     "reverse_kl": [{"kd_temperature": 3.0}],

@@ -12,6 +12,7 @@ from slmops.config import PluginSpec, build, plugin
 from slmops.errors import ConfigError
 from slmops.signals.tensors import SampledTensors, Signal
 from slmops.training.objectives.base import WHERE, Answers, Objective, not_for_samples
+from slmops.training.objectives.contrastive import Contrastive
 from slmops.training.objectives.own import OwnLoss
 from slmops.training.objectives.schedule import Schedule, schedule_of
 from slmops.training.registry import OBJECTIVES, own_file
@@ -32,7 +33,10 @@ class Term:
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """The loss of a recipe."""
+    """The loss of a recipe.
+
+    Called, it is the sum of the losses on tokens; the one on pairs is computed by :class:`slmops.training.pairs.PairLoss`.
+    """
 
     terms: tuple[Term, ...]
 
@@ -52,7 +56,22 @@ class WeightedSum:
         for done, when in ((0.0, "at the first update"), (1.0, "at the last update")):
             if not any(term.weight.at(done) for term in terms):
                 raise ConfigError(f"all weights are zero {when}", where=WHERE, fix="let one be above zero throughout")
+        on_pairs = [term for term in terms if isinstance(term.objective, Contrastive)]
+        if len(on_pairs) > 1 or len(on_pairs) == len(terms):
+            what = "contrastive is given twice" if len(on_pairs) > 1 else "contrastive alone teaches no answers"
+            raise ConfigError(what, where=WHERE, fix="give one contrastive beside cross_entropy")
         return cls(tuple(terms))
+
+    @property
+    def on_tokens(self) -> tuple[Term, ...]:
+        """The terms about tokens."""
+        return tuple(term for term in self.terms if not isinstance(term.objective, Contrastive))
+
+    @property
+    def on_pairs(self) -> tuple[Schedule, Contrastive] | None:
+        """Weight and loss of the term about pairs of texts, if there is one."""
+        found = [(term.weight, term.objective) for term in self.terms if isinstance(term.objective, Contrastive)]
+        return found[0] if found else None
 
     @property
     def needs_signal(self) -> bool:
@@ -81,14 +100,15 @@ class WeightedSum:
         self(answers, done=1.0)
 
     def __call__(self, answers: Answers, *, done: float = 0.0) -> torch.Tensor:
-        """The weighted loss at each position, float32 ``[N]``.
+        """The weighted loss on tokens at each position, float32 ``[N]``.
 
         Args:
             answers: What the objectives see.
             done: Share of the updates that are done, for weights that change.
         """
-        weighted = [(term.weight.at(done), term.objective) for term in self.terms]
-        return torch.stack([weight * objective(answers) for weight, objective in weighted if weight]).sum(0)
+        weighted = [(term.weight.at(done), term.objective) for term in self.on_tokens]
+        losses = [weight * objective(answers) for weight, objective in weighted if weight]
+        return torch.stack(losses).sum(0) if losses else 0 * answers.logits[:, 0]
 
 
 def _open(spec: Mapping[str, Any], name: str, options: dict[str, Any]) -> Objective:

@@ -10,6 +10,7 @@ from given_files import given, read, user
 from pydantic import ValidationError
 
 from slmops.data.readers import NOT_UTF8
+from slmops.data.rows import Row
 from slmops.data.sources import SOURCES, FilesSource, detect
 from slmops.errors import ConfigError, DataError
 
@@ -43,6 +44,26 @@ from slmops.errors import ConfigError, DataError
 def test_columns_are_known_by_their_names(tmp_path: Path, row: dict[str, Any], question: str, answer: str) -> None:
     [got] = read(tmp_path, [row]).labelled
     assert (got.messages, got.answer) == ((user(question),), answer)
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "fields"),
+    [
+        ({"premise": "A dog.", "hypothesis": "A pet.", "label": "yes"}, {}, {"premise": "A dog.", "hypothesis": "A pet."}),
+        ({"a": {"one": "x"}, "two": "y", "z": "yes"}, {"input_field": "a.one,two", "answer_field": "z"}, {"one": "x", "two": "y"}),
+        ({"a": "x", "b": 2, "c": "yes"}, {"text_template": "{a} or {b}: {c}"}, {"a": "x", "b": "2"}),
+        ({"instruction": "Add 2 and 2.", "input": "", "output": "4"}, {}, {"instruction": "Add 2 and 2."}),
+        ({"text": "A dog.", "label": "yes"}, {}, None),
+    ],
+)
+def test_the_texts_of_a_question_made_of_several_are_kept(
+    tmp_path: Path, row: dict[str, Any], options: dict[str, str], fields: dict[str, str] | None
+) -> None:
+    [got] = read(tmp_path, [row], **options).labelled
+    assert got.fields == fields
+    assert Row.from_dict(got.as_dict()) == got
+    assert ("fields" in got.as_dict()) == (fields is not None)
+    assert got.with_answer("no").fields == fields
 
 
 def test_the_last_assistant_turn_of_messages_is_the_answer(tmp_path: Path) -> None:

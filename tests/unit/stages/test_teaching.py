@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slmops.config import TrainingSection
-from slmops.stages.teaching import _without_signals
+from slmops.stages.teaching import without_signals
 
 KL: dict[str, Any] = {"name": "forward_kl"}
 
@@ -20,9 +20,10 @@ KL: dict[str, Any] = {"name": "forward_kl"}
         ([{"name": "cross_entropy"}], [{"name": "cross_entropy"}]),
         # A weight that falls to zero in favour of a term that is gone.
         ([{"name": "cross_entropy", "weight": {"from": 0.8, "to": 0}}, KL], [{"name": "cross_entropy", "weight": 0.8}]),
+        ([KL, {"name": "contrastive", "weight": 0.1}], [{"name": "cross_entropy"}, {"name": "contrastive", "weight": 0.1}]),
         ([{"name": "uld"}, {"name": "jsd", "beta": 0.1}], [{"name": "cross_entropy"}]),
     ],
 )
 def test_the_objectives_that_need_none_are_left(objectives: list[dict[str, Any]], left: list[dict[str, Any]]) -> None:
     section = TrainingSection(objectives=tuple(objectives))
-    assert list(_without_signals(section).objectives) == left
+    assert list(without_signals(section).objectives) == left

@@ -1,0 +1,206 @@
+"""A training tried on a few real rows before it starts: what the loss is about, how its terms pull, and how long it will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+
+from slmops.config import TrainingSection
+from slmops.data.rows import Row
+from slmops.data.templates import Encoded, Template
+from slmops.signals.distribution import Distribution
+from slmops.training.batches import collate
+from slmops.training.findings import Pull, Selected, Tokens
+from slmops.training.forward import total_loss
+from slmops.training.inputs import open_student
+from slmops.training.machine import autocast_type
+from slmops.training.objectives import WeightedSum
+from slmops.training.objectives.contrastive import Contrastive
+from slmops.training.objectives.weighted import Term
+from slmops.training.pairs import Pair, PairLoss, into_batch
+from slmops.training.projection import Losses, Projection
+
+FEW_TOKENS = 512
+"""Tokens of the rows that are tried, padding included: enough to time, few enough for seconds."""
+
+_MOST_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A few batches of a training.
+
+    Args:
+        loss: Mean over the answer tokens, before the first update.
+        pulls: What each term does to the weights.
+        token_seconds: Forward and backward pass, by token of a batch.
+        update_seconds: The optimizer's part of an update.
+        parameters: All weights of the student.
+    """
+
+    loss: float
+    pulls: tuple[Pull, ...]
+    token_seconds: float
+    update_seconds: float
+    parameters: int
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of the numbers below ``count``, evenly spread."""
+    return list(range(count)) if count <= most else [number * count // most for number in range(most)]
+
+
+def few(encoded: Sequence[Encoded], most: int, tokens: int = FEW_TOKENS) -> list[int]:
+    """Indices of at most so many rows, evenly spread, that make a batch of at most so many tokens; else of the shortest row."""
+    chosen: list[int] = []
+    width = 0
+    for index in spread(len(encoded), most):
+        wider = max(width, len(encoded[index].input_ids))
+        if wider * (len(chosen) + 1) <= tokens:
+            chosen.append(index)
+            width = wider
+    return chosen or [min(range(len(encoded)), key=lambda index: len(encoded[index].input_ids))]
+
+
+def count_tokens(rows: Sequence[Row], template: Template, max_length: int) -> tuple[Tokens, list[Row], list[Encoded]]:
+    """Trained tokens of rows, with those of the rows that are trained on; of more than 2,000 an even sample is looked at."""
+    looked = [rows[index] for index in spread(len(rows), _MOST_ROWS)]
+    answered = [row for row in looked if row.answer]
+    encoded = [template.encode(row) for row in answered]
+    kept = [(row, one) for row, one in zip(answered, encoded, strict=True) if len(one.input_ids) <= max_length]
+    sizes = [len(one.answer_ids) for _, one in kept] or [0]
+    tokens = Tokens(
+        rows=len(looked),
+        least=min(sizes),
+        median=median(sizes),
+        without=len(looked) - len(answered),
+        too_long=len(answered) - len(kept),
+        max_length=max_length,
+        length=mean(len(one.input_ids) for _, one in kept) if kept else 0.0,
+    )
+    return tokens, [row for row, _ in kept], [one for _, one in kept]
+
+
+def read_selected(rows: Sequence[Row], encoded: Sequence[Encoded], template: Template) -> Selected:
+    """Decode the tokens that a batch of rows is trained on: each is the one behind a position whose logits are kept."""
+    tokenizer = template.tokenizer
+    batch = collate(encoded, int(tokenizer.eos_token_id))
+    kept = batch["logits_to_keep"]
+    of_row, place = batch["answer_index"] // len(kept), batch["answer_index"] % len(kept)
+    trained = batch["input_ids"][of_row, kept[place] + 1]
+    texts, wrong = [], []
+    for number, row in enumerate(rows):
+        ids = trained[of_row == number].tolist()
+        texts.append(str(tokenizer.decode(ids)))
+        if not _is_answer(ids, batch["shift_labels"][of_row == number].tolist(), row, template):
+            wrong.append(f"{row.origin or row.id}: {texts[-1][:200]!r}")
+    return Selected(len(rows), texts[0], rows[0].origin or rows[0].id, tuple(wrong))
+
+
+def _is_answer(ids: Sequence[int], labels: Sequence[int], row: Row, template: Template) -> bool:
+    tokenizer = template.tokenizer
+    if list(ids) != list(labels) or not ids or ids[-1] != tokenizer.eos_token_id:
+        return False
+    said = str(tokenizer.decode(ids[:-1]))
+    answer = template.chat.answer_prefix + str(row.answer)
+    # A tokenizer may write a text otherwise than it stands there: in small letters, or with a sign for what it does not know.
+    return said in (answer, str(tokenizer.decode(tokenizer(answer, add_special_tokens=False)["input_ids"])))
+
+
+def try_training(
+    base: Path,
+    section: TrainingSection,
+    objective: WeightedSum,
+    encoded: Sequence[Encoded],
+    signals: Sequence[Distribution] | None,
+    pairs: Sequence[Pair],
+    pad_id: int,
+) -> Tried:
+    """One batch of rows forward and backward, for each term of the loss and for all; nothing is kept.
+
+    Args:
+        base: Folder of the student.
+        section: Hyperparameters.
+        objective: The loss.
+        encoded: Rows of the batch.
+        signals: The teacher's at these, where the loss needs them.
+        pairs: Pairs of texts beside them, where the loss needs such.
+        pad_id: Token that pads.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.random.fork_rng():
+        model = open_student(base, section).to(device).train()
+        projection = Projection.of(model)
+        whole = {**collate(encoded, pad_id, signals), **into_batch(pairs, pad_id)}
+        batch = {name: tensor.to(device) for name, tensor in whole.items()}
+        run = _Run(model, batch, projection, PairLoss.of(objective, model), autocast_type(section.precision))
+        pulls = tuple(run.pull(term) for term in objective.terms)
+        started = time.perf_counter()
+        loss = run.backward(objective, done=0.0)
+        seconds = time.perf_counter() - started
+        return Tried(
+            loss=loss,
+            pulls=pulls,
+            token_seconds=seconds / batch["input_ids"].numel(),
+            update_seconds=_update_seconds(model),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+        )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A model and the batch that it is tried on."""
+
+    model: Any
+    batch: Mapping[str, torch.Tensor]
+    projection: Projection | None
+    on_pairs: PairLoss | None
+    dtype: torch.dtype | None
+
+    def backward(self, losses: Losses | None, *, done: float | None) -> float:
+        """The loss of an update; its gradient takes the place of the one before.
+
+        Args:
+            losses: Those on tokens, of which the mean is taken; ``None`` for none.
+            done: Share of the updates that are done, for the loss on pairs; ``None`` for none.
+        """
+        self.model.zero_grad(set_to_none=True)
+        with torch.autocast(self.batch["input_ids"].device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            loss = torch.zeros((), device=self.batch["input_ids"].device)
+            if losses is not None:
+                loss = loss + total_loss(self.model, self.batch, losses, self.projection) / len(self.batch["shift_labels"])
+            if self.on_pairs is not None and done is not None:
+                loss = loss + self.on_pairs(self.batch, done=done)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+        return float(loss.detach())
+
+    def pull(self, term: Term) -> Pull:
+        """How a term pulls at the first update; of one that begins later, at the last."""
+        begins = term.weight.at(0.0)
+        weight, done = (begins, 0.0) if begins else (term.weight.at(1.0), 1.0)
+        if isinstance(term.objective, Contrastive):
+            self.backward(None, done=done)
+        else:
+            self.backward(lambda answers: weight * term.objective(answers), done=None)
+        gradients = [parameter.grad.norm() for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = float(torch.stack(gradients).norm()) if gradients else 0.0
+        return Pull(term.name, weight, norm, term.objective.needs_signal)
+
+
+def _update_seconds(model: Any) -> float:
+    """Of an optimizer's step that is not the first, which makes room for its state; with a learning rate of zero."""
+    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    if not trained:
+        return 0.0
+    optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
+    optimizer.step()
+    started = time.perf_counter()
+    optimizer.step()
+    return time.perf_counter() - started
