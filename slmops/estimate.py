@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from slmops.config import Recipe, TrainingSection
 from slmops.data.sources import RawSplits
-from slmops.models.fit import Purpose, memory_needed_mb
+from slmops.models.fit import Purpose, memory_beside_mb, memory_needed_mb
 from slmops.preflight import disk_mb
 from slmops.progress import duration
 
@@ -62,7 +62,8 @@ def estimate(
     batch = int(recipe.training.batch_size * work.tokens * 1.5)
     memory = max(
         memory_needed_mb(teacher_parameters, purpose, batch_tokens=batch),
-        memory_needed_mb(student_parameters, "training-full", batch_tokens=batch),
+        memory_needed_mb(student_parameters, "training-full", batch_tokens=batch)
+        + (memory_beside_mb(teacher_parameters) if recipe.training.on_policy else 0.0),
         memory_needed_mb(judge_parameters, "inference", batch_tokens=batch),
     )
     return Estimate(seconds, disk_mb(teacher_parameters, student_parameters), memory)

@@ -77,6 +77,21 @@ class TorchRuntime:
         answer = Answer(self._decode, self._end_ids, sampling, len(ids))
         yield from run_stream(answer, self._tokens([ids], sampling))
 
+    def complete(self, batch: Sequence[Sequence[int]], sampling: Sampling) -> list[tuple[int, ...]]:
+        """The tokens that follow each list of tokens, in order; the end token, where it comes in time, is the last one.
+
+        Stop strings are no matter of tokens, and ignored.
+        """
+        found: list[list[int]] = [[] for _ in batch]
+        going = list(range(len(batch)))
+        for step in self._tokens(batch, sampling) if batch else ():
+            for number in going:
+                found[number].append(step[number])
+            going = [number for number in going if found[number][-1] not in self._end_ids]
+            if not going or len(found[going[0]]) >= sampling.max_new_tokens:
+                break
+        return [tuple(own) for own in found]
+
     def _checked(self, prompt: str, sampling: Sampling) -> list[int]:
         ids = self.tokenize(prompt)
         check_prompt(ids, sampling, self.info.context_length)
