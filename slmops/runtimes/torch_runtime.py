@@ -126,7 +126,8 @@ class TorchRuntime:
         """Logits after the last column, shape (rows, vocabulary), and the key-value cache."""
         where = {"position_ids": positions} if self._takes_positions and positions is not None else {}
         inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, **where, **self._last_only}
-        with torch.inference_mode():
+        # Autocast keeps a converted weight for the next token, but not in inference mode.
+        with torch.inference_mode(not torch.is_autocast_enabled(self.model.device.type)), torch.no_grad():
             output = self.model(**inputs, use_cache=True)
         return output.logits[:, -1].float(), output.past_key_values
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from slmops.config import LoraSection, OnPolicySection, TrainingSection
 from slmops.data.rows import Row
@@ -147,20 +148,40 @@ def parts(batch: dict[str, torch.Tensor]) -> list[tuple[list[int], list[int]]]:
 
 
 def own_samples(
-    template: Template, plan: list[list[int]], section: OnPolicySection, *, seed: int = 1, scorer: Any = None
+    template: Template,
+    plan: list[list[int]],
+    section: OnPolicySection,
+    *,
+    seed: int = 1,
+    scorer: Any = None,
+    dtype: torch.dtype | None = None,
 ) -> OwnSamples:
     """To the rows of a plan, a forward pass an update."""
     updates = Updates(plan, 1, ROWS, [template.encode(row) for row in ROWS], template.tokenizer, 512, seed)
-    return OwnSamples(section, updates, WeightedSum.of((KL,)), scorer or Scorer(), None)
+    return OwnSamples(section, updates, WeightedSum.of((KL,)), scorer or Scorer(), dtype)
+
+
+class CountedCasts(TorchDispatchMode):
+    """Counts conversions of matrices without a batch, which are weights, to bfloat16."""
+
+    of_weights = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        options = options or {}
+        is_cast = function is torch.ops.aten._to_copy.default and options.get("dtype") is torch.bfloat16
+        self.of_weights += is_cast and arguments[0].dim() == 2 and min(arguments[0].shape) > 2
+        return function(*arguments, **options)
 
 
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-def test_samples_are_what_the_student_says_at_their_update(run: Train, watched: Seen) -> None:
+@pytest.mark.parametrize("lora", [None, LoraSection(dropout=0.5)], ids=["all weights", "adapter"])
+def test_samples_are_what_the_student_says_at_their_update(run: Train, watched: Seen, lora: LoraSection | None) -> None:
     scorer = Scorer()
-    run(scorer=scorer, on_policy={"share": 1, "every": 1, "temperature": 0, "max_new_tokens": 3}, learning_rate=1e-2)
+    on_policy = {"share": 1, "every": 1, "temperature": 0, "max_new_tokens": 3}
+    run(scorer=scorer, on_policy=on_policy, learning_rate=3e-2, lora=lora)
     assert [[answer for _, answer in given] for given in watched.given] == watched.said
     assert scorer.seen == [tuple(answer) for said in watched.said for answer in said]
     assert watched.said[0] != watched.said[-1]
@@ -333,6 +354,20 @@ def test_parts_of_an_update_add_up_to_the_whole(run: Train) -> None:
     whole = run("whole", scorer=Scorer(), on_policy=on_policy, batch_size=8)
     split = run("parts", scorer=Scorer(), on_policy=on_policy, batch_size=2, gradient_accumulation_steps=4)
     assert [point["loss"] for point in split.curve] == pytest.approx([point["loss"] for point in whole.curve], rel=1e-4)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_weights_are_converted_once_for_all_tokens(template: Template, student: Path, frozen: bool) -> None:
+    """And not at every token, which takes longer than to multiply with them."""
+    model, section = load_model(student), OnPolicySection(share=1, temperature=0, max_new_tokens=12)
+    for weight in model.parameters():
+        weight.requires_grad_(not frozen)
+    own = own_samples(template, [[0, 1]], section, dtype=torch.bfloat16)
+    with CountedCasts() as casts:
+        own.batches(0, model)
+    layers = sum(isinstance(part, torch.nn.Linear) for part in model.modules())
+    assert layers <= casts.of_weights < 2 * layers
+    assert all(weight.requires_grad is not frozen for weight in model.parameters())
 
 
 @pytest.mark.parametrize("lora", [None, LoraSection(r=4, dropout=0.3)], ids=["all weights", "adapter"])
