@@ -71,6 +71,22 @@ class LoraSection(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input")
 
 
+class OnPolicySection(Section):
+    """Learning from the student's own samples, which the teacher scores (GKD, Agarwal et al. 2024)."""
+
+    share: float = Field(
+        0.5, ge=0, le=1, description="Share of the updates, drawn at random, that are about own samples (the paper's λ); 0: none"
+    )
+    every: int = Field(
+        4, ge=1, description="Updates that samples are drawn for at once; more take less time, and their samples are older"
+    )
+    temperature: float = Field(1.0, ge=0, description="Softness of the sampling; 0 takes the likeliest token")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Longest sample in tokens; absent: as long as the longest answer that is trained on"
+    )
+    k: int | None = Field(None, ge=1, description="Tokens that the teacher's score of a position keeps; absent: signals.k")
+
+
 class TrainingSection(Section):
     """One training run. Give ``epochs`` or ``max_steps``."""
 
@@ -92,6 +108,19 @@ class TrainingSection(Section):
         "auto", description="Autocast type; auto: bfloat16 where the processor has it"
     )
     checkpoint_seconds: float = Field(60, ge=0, description="Time between checkpoints")
+    on_policy: OnPolicySection | None = Field(
+        None, description="Learn from the student's own samples too, scored by the teacher; absent: from the answers alone"
+    )
+
+    @field_validator("on_policy")
+    @classmethod
+    def _without_a_share_there_is_none(cls, on_policy: OnPolicySection | None) -> OnPolicySection | None:
+        return on_policy if on_policy is not None and on_policy.share else None
+
+    @property
+    def without_teacher(self) -> TrainingSection:
+        """The same training on the answers' text alone."""
+        return self.model_copy(update={"objectives": ({"name": "cross_entropy"},), "on_policy": None})
 
 
 class AskedSection(Section):

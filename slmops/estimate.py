@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from slmops.config import Recipe, TrainingSection
 from slmops.data.sources import RawSplits
-from slmops.models.fit import Purpose, memory_needed_mb
+from slmops.models.fit import Purpose, memory_beside_mb, memory_needed_mb
 from slmops.preflight import disk_mb
 from slmops.progress import duration
 
@@ -51,6 +51,7 @@ def estimate(
     work = _Work.of(recipe, rows, rate)
     seconds = work.teaching(recipe, teacher_parameters)
     seconds += 3 * work.training(recipe.training, work.labelled + work.pool, student_parameters)
+    seconds += work.sampling(recipe.training, work.labelled + work.pool, student_parameters + teacher_parameters)
     seconds += work.answering(2 * work.test + recipe.export.parity.rows, teacher_parameters)
     seconds += 5 * work.answering(work.test + recipe.export.parity.rows, student_parameters)
     if recipe.evaluation.judge is not None:
@@ -62,7 +63,8 @@ def estimate(
     batch = int(recipe.training.batch_size * work.tokens * 1.5)
     memory = max(
         memory_needed_mb(teacher_parameters, purpose, batch_tokens=batch),
-        memory_needed_mb(student_parameters, "training-full", batch_tokens=batch),
+        memory_needed_mb(student_parameters, "training-full", batch_tokens=batch)
+        + (memory_beside_mb(teacher_parameters) if recipe.training.on_policy else 0.0),
         memory_needed_mb(judge_parameters, "inference", batch_tokens=batch),
     )
     return Estimate(seconds, disk_mb(teacher_parameters, student_parameters), memory)
@@ -83,6 +85,7 @@ def estimate_trial(
     """
     work = _Work.of(recipe, rows, rate)
     seconds = work.training(recipe.training, work.labelled + work.pool, student_parameters)
+    seconds += work.sampling(recipe.training, work.labelled + work.pool, student_parameters + teacher_parameters)
     seconds += work.answering(work.validation, student_parameters)
     if packaged:
         seconds += work.answering(recipe.export.parity.rows, student_parameters) + _SECONDS_A_CONVERSION + _SECONDS_A_PROCESS
@@ -116,9 +119,12 @@ class _Work:
         )
 
     def training(self, section: TrainingSection, count: int, parameters: int) -> float:
-        rows_a_step = section.batch_size * section.gradient_accumulation_steps
-        visits = section.max_steps * rows_a_step if section.max_steps else count * section.epochs
-        return 6.0 * parameters * visits * self.tokens / (self.rate * _TRAINING_SHARE)
+        return 6.0 * parameters * _visits(section, count) * self.tokens / (self.rate * _TRAINING_SHARE)
+
+    def sampling(self, section: TrainingSection, count: int, parameters: int) -> float:
+        """A student answers a share of what it is trained on, and its teacher reads that: ``parameters`` of both together."""
+        share = section.on_policy.share if section.on_policy else 0.0
+        return self.answering(round(share * _visits(section, count)), parameters)
 
     def answering(self, count: int, parameters: int) -> float:
         return 2.0 * parameters * count * (self.tokens + 10) / (self.rate * _ANSWERING_SHARE)
@@ -127,6 +133,12 @@ class _Work:
         tune = recipe.teacher.tune
         tuning = self.training(tune, self.labelled, parameters) if tune else 0.0
         return tuning + 2 * self.answering(self.labelled + self.pool, parameters)
+
+
+def _visits(section: TrainingSection, count: int) -> float:
+    """Rows that a training sees, each as often as it does."""
+    rows_a_step = section.batch_size * section.gradient_accumulation_steps
+    return section.max_steps * rows_a_step if section.max_steps else count * section.epochs
 
 
 def matmul_rate() -> float:

@@ -16,6 +16,7 @@ from slmops.export.onnx import SCHEMES
 from slmops.models.bpe import Bpe
 from slmops.models.fit import Purpose, check_disk, check_fits
 from slmops.models.load import read_config
+from slmops.models.pairing import pair
 from slmops.models.resolve import ResolvedModel
 from slmops.models.shrink import Wish
 from slmops.models.sizes import Target, parameters_after_cut
@@ -72,14 +73,19 @@ def check_objectives(recipe: Recipe) -> None:
     """Refuse losses that cannot be made, and those of the user's own that break the contract, before anything is paid.
 
     Raises:
-        ConfigError: A wrong option or weight, an own loss that does not work, or one that drawn signals are not enough for.
+        ConfigError: A wrong option or weight, an own loss that does not work, or one that drawn signals are not enough for;
+            no loss that compares a student's own samples with the teacher.
     """
     from slmops.training.objectives.base import not_for_samples
     from slmops.training.objectives.weighted import WeightedSum
+    from slmops.training.on_policy import signal_terms
 
     if recipe.teacher.tune is not None:
         WeightedSum.of(recipe.teacher.tune.objectives)
-    for term in WeightedSum.of(recipe.training.objectives).terms:
+    objective = WeightedSum.of(recipe.training.objectives)
+    if recipe.training.on_policy is not None:
+        signal_terms(objective)
+    for term in objective.terms:
         if recipe.signals.form == "sampled" and not term.may("takes_samples"):
             raise not_for_samples(term.name)
 
@@ -89,13 +95,22 @@ def check_teacher(recipe: Recipe) -> None:
 
     Raises:
         UsageError: Nothing is known by the name of the teacher, of ``combine`` or of a finder.
-        ConfigError: It should be tuned, its signals drawn, or a gate goes by what it does not tell.
+        ConfigError: It should be tuned, its signals drawn, a student's own samples scored, or a gate goes by what it does
+            not tell.
         MissingExtraError: The provider's package is not installed.
     """
     spec = spec_of(recipe.teacher)
     _check_asked(spec, "teacher")
+    if recipe.teacher.tune is not None and recipe.teacher.tune.on_policy is not None:
+        raise ConfigError("nobody teaches the teacher", where="teacher.tune.on_policy", fix="leave it out")
     if spec.on_this_machine is not None:
         return
+    if recipe.training.on_policy is not None and (spec.combine or {}).get("name") != "mixture":
+        raise ConfigError(
+            "this teacher does not tell its distribution at tokens that another one wrote",
+            where="training.on_policy",
+            fix="take a teacher on this machine, or leave it out",
+        )
     if recipe.teacher.tune is not None:
         raise ConfigError("only one model on this machine can be tuned", where="teacher.tune", fix="leave it out")
     if recipe.signals.form != "topk" and any(member.api.top_logprobs is not None for member in spec.members):
@@ -218,7 +233,7 @@ def check_machine(
     """Refuse what does not fit: more layers than there are, too little memory or disk.
 
     Raises:
-        ConfigError: The student has fewer layers than it should be cut to.
+        ConfigError: The student has fewer layers than it should be cut to, or its samples are not of the teacher's tokens.
         ModelError: Its vocabulary should be trimmed, and its tokenizer is of a kind that cannot be.
         ResourceError: Says how much is needed and how much there is.
     """
@@ -228,13 +243,20 @@ def check_machine(
         raise ConfigError(f"{student.reference} has {total} layers, not {layers}", where="student.layers", fix=f"give 2 to {total}")
     if Wish.of(recipe.student).trims:
         Bpe.read(student.path)
+    scorer = teacher if recipe.training.on_policy is not None else None
+    if scorer is not None and scorer.path != student.path and not pair(scorer.path, student.path).by_position:
+        from slmops.teachers.live import other_tokens
+
+        raise other_tokens()
     cut = parameters_after_cut(student, layers, recipe.student.target)
     purpose: Purpose = "inference" if tune is None else "training-lora" if tune.lora else "training-full"
     if teacher is not None:
         check_fits(teacher.parameters, purpose, what=f"the teacher {teacher.reference}")
     for judge in judges:
         check_fits(judge.parameters, "inference", what=f"the judge {judge.reference}")
-    check_fits(cut, "training-lora" if recipe.training.lora else "training-full", what=f"the student {student.reference}")
+    purpose = "training-lora" if recipe.training.lora else "training-full"
+    beside = scorer.parameters if scorer is not None else 0
+    check_fits(cut, purpose, what=f"the student {student.reference}", beside=beside)
     check_disk(recipe.output_path, disk_mb(teacher.parameters if teacher else 0, cut))
 
 

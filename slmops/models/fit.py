@@ -70,7 +70,14 @@ def memory_available_mb() -> float:
     return available / 1e6
 
 
-def check_fits(parameters: int, purpose: Purpose, *, what: str, bytes_per_parameter: int = 4, batch_tokens: int = 2048) -> None:
+def memory_beside_mb(parameters: int) -> float:
+    """About how much more memory it takes to have a model answer in a process that trains another, in units of 10⁶ bytes."""
+    return memory_needed_mb(parameters, "inference") - _PROCESS_MB if parameters else 0.0
+
+
+def check_fits(
+    parameters: int, purpose: Purpose, *, what: str, bytes_per_parameter: int = 4, batch_tokens: int = 2048, beside: int = 0
+) -> None:
     """Refuse a model that is too big for this machine.
 
     Args:
@@ -79,6 +86,7 @@ def check_fits(parameters: int, purpose: Purpose, *, what: str, bytes_per_parame
         what: Name of the model, for the message.
         bytes_per_parameter: 4 for float32 weights, 2 for bfloat16.
         batch_tokens: Tokens that go through the model at once.
+        beside: Weights of a second model that answers meanwhile.
 
     Raises:
         ResourceError: It needs more memory than is available; the message names the biggest known model that fits.
@@ -86,15 +94,17 @@ def check_fits(parameters: int, purpose: Purpose, *, what: str, bytes_per_parame
     available = memory_available_mb()
 
     def need(count: int) -> float:
-        return memory_needed_mb(count, purpose, bytes_per_parameter=bytes_per_parameter, batch_tokens=batch_tokens)
+        own = memory_needed_mb(count, purpose, bytes_per_parameter=bytes_per_parameter, batch_tokens=batch_tokens)
+        return own + memory_beside_mb(beside)
 
     if need(parameters) <= available:
         return
     fitting = [entry for entry in CATALOGUE.values() if need(entry.parameters) <= available]
     smaller = max(fitting, key=lambda entry: entry.parameters).name if fitting else None
+    purposes = _WORDS[purpose] + (f" beside a model of {_count(beside)}" if beside else "")
     raise ResourceError(
         f"{what} has {_count(parameters)} parameters and needs about {need(parameters) / 1e3:,.1f} GB of memory for "
-        f"{_WORDS[purpose]}; {available / 1e3:,.1f} GB are available on this machine",
+        f"{purposes}; {available / 1e3:,.1f} GB are available on this machine",
         fix=f"use a smaller model, such as {smaller}, or a machine with more memory" if smaller else "close other programs",
     )
 

@@ -44,6 +44,14 @@ class TokenMap:
         """Whether both give each token the same id."""
         return bool((self.new_ids == np.arange(len(self.new_ids))).all()) and len(self.smaller) == len(self.larger)
 
+    @cached_property
+    def old_ids(self) -> np.ndarray:
+        """The other way round, int64, by the smaller vocabulary's id: the id in the larger one, or -1."""
+        kept = np.flatnonzero(self.new_ids >= 0)
+        old_ids = np.full(int(self.new_ids.max()) + 1, -1, np.int64)
+        old_ids[self.new_ids[kept]] = kept
+        return old_ids
+
     @property
     def part(self) -> bool:
         """Whether the smaller vocabulary has no tokens of its own but single bytes that the larger one lacks."""

@@ -77,6 +77,21 @@ class TorchRuntime:
         answer = Answer(self._decode, self._end_ids, sampling, len(ids))
         yield from run_stream(answer, self._tokens([ids], sampling))
 
+    def complete(self, batch: Sequence[Sequence[int]], sampling: Sampling) -> list[tuple[int, ...]]:
+        """The tokens that follow each list of tokens, in order; the end token, where it comes in time, is the last one.
+
+        Stop strings are no matter of tokens, and ignored.
+        """
+        found: list[list[int]] = [[] for _ in batch]
+        going = list(range(len(batch)))
+        for step in self._tokens(batch, sampling) if batch else ():
+            for number in going:
+                found[number].append(step[number])
+            going = [number for number in going if found[number][-1] not in self._end_ids]
+            if not going or len(found[going[0]]) >= sampling.max_new_tokens:
+                break
+        return [tuple(own) for own in found]
+
     def _checked(self, prompt: str, sampling: Sampling) -> list[int]:
         ids = self.tokenize(prompt)
         check_prompt(ids, sampling, self.info.context_length)
@@ -111,7 +126,8 @@ class TorchRuntime:
         """Logits after the last column, shape (rows, vocabulary), and the key-value cache."""
         where = {"position_ids": positions} if self._takes_positions and positions is not None else {}
         inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, **where, **self._last_only}
-        with torch.inference_mode():
+        # Autocast keeps a converted weight for the next token, but not in inference mode.
+        with torch.inference_mode(not torch.is_autocast_enabled(self.model.device.type)), torch.no_grad():
             output = self.model(**inputs, use_cache=True)
         return output.logits[:, -1].float(), output.past_key_values
 

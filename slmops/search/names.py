@@ -3,6 +3,7 @@
 A short name is the end of a path, its parts joined by dots or underscores: ``learning_rate``, ``lora_r``, ``forward_kl.weight``.
 An item of a list of plug-ins counts by its name as well as by its number. The section ``training`` is looked through first,
 then ``student``, ``signals``, ``answers``, ``teacher`` and ``export``; in the first one that has the name it must be unique.
+Sections that a recipe leaves out come after all that it has.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ def find_path(name: str, recipe: Recipe) -> str:
     Raises:
         UsageError: Unknown, ambiguous, or a value that every trial must share.
     """
-    known = _known(recipe)
-    found = _find(name, known)
-    if not found:
-        known |= _options(recipe)
-        found = _find(name, known)
+    known: Named = {}
+    for more in (_said, _possible_of, _options):
+        known |= more(recipe)
+        if found := _find(name, known):
+            break
     if not found:
         varied = [names for path in known if path[0] in SECTIONS for names in (path, known[path])]
         names = {".".join(path) for path in varied} if "." in name else {path[-1] for path in varied}
@@ -67,13 +68,18 @@ def _find(name: str, known: Named) -> list[Path]:
     return []
 
 
-def _known(recipe: Recipe) -> Named:
-    values = recipe.model_dump(mode="json")
+def _said(recipe: Recipe) -> Named:
+    """What a recipe has a value for."""
     weights: Named = {
         (*_OBJECTIVES, str(index), "weight"): (*_OBJECTIVES, str(spec.get("name")), "weight")
         for index, spec in enumerate(recipe.training.objectives)
     }
-    return {**dict(_given(values, (), ())), **dict(_possible(Recipe, values, ())), **weights}
+    return {**dict(_given(recipe.model_dump(mode="json"), (), ())), **weights}
+
+
+def _possible_of(recipe: Recipe) -> Named:
+    """What it leaves out and could have; a value that it has goes before one of the same name."""
+    return dict(_possible(Recipe, recipe.model_dump(mode="json"), ()))
 
 
 def _given(values: Any, path: Path, names: Path) -> Iterator[tuple[Path, Path]]:

@@ -32,7 +32,7 @@ from slmops.stages.preparing import gold_of, prepare_data
 from slmops.workspace import StageResult, Workspace
 
 if TYPE_CHECKING:
-    from slmops.training.loop import Watch
+    from slmops.training.watching import Watch
 
 PERPLEXITY = "perplexity"
 _VALIDATION = "validation"

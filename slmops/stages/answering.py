@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -28,6 +28,8 @@ from slmops.teachers.weights import WeightsTeacher
 from slmops.workspace import Made, StageResult, Workspace
 
 if TYPE_CHECKING:
+    from slmops.data.templates import Template
+    from slmops.teachers.live import LiveTeacher
     from slmops.teachers.local import LocalTeacher
 
 LABELLED = "labelled"
@@ -92,6 +94,11 @@ class RunTeacher:
         """Whether what it is asked for a test row is more than the row."""
         task = self.context.task(data)
         return not self.asks_plainly and any(tuple(task.ask(row)) != row.messages for row in rows_of(data, "test"))
+
+    def asking(self, task: Task, data: StageResult) -> Callable[[Row], Row]:
+        """A row as it is asked it; a row that was made from another, such as one about reasons, stays as it is."""
+        asked = {row.id for name in ("train", "pool", "validation") for row in rows_of(data, name)}
+        return lambda row: Row(row.id, tuple(self.turns(task, row)), row.answer) if row.id in asked else row
 
     def open(self, task: Task) -> Teacher:
         """Ready to be asked; the same whenever it is opened, so that it says once what it will cost."""
@@ -165,6 +172,19 @@ class RunTeacher:
         folders = [resolve(member.model).path for member in members]
         loaded = [LocalTeacher.load(folder, self.context.template(folder), precision) for folder in folders]
         return mix(loaded, [member.weight for member in members], [member.model for member in members])
+
+    def scoring(self, data: StageResult, student: Template) -> LiveTeacher:
+        """Its weights, to score what a student with that template samples.
+
+        Raises:
+            ConfigError: The student's tokens are others.
+        """
+        from slmops.teachers.live import LiveTeacher
+
+        recipe = self.context.recipe
+        k = recipe.training.on_policy.k if recipe.training.on_policy else None
+        turns = self.asking(self.context.task(data), data)
+        return LiveTeacher.of(self.load(), k or recipe.signals.k, student, turns)
 
 
 def plan_answers(recipe: Recipe, rows: RawSplits, asked: Sequence[Row] | None = None) -> RequestPlan | None:
@@ -252,7 +272,7 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         local = teacher.load()
         validation = [gold_rows(task, row)[0] for row in rows_of(data, "validation")]
         rows = rows_of(answers, TRAINING) + validation
-        prompts = teacher_prompts(context, teacher, data, rows)
+        prompts = [*map(teacher.asking(task, data), rows)]
         form, size = form_of(recipe.signals), recipe.answers.chunk_rows
         signals = signal_rows(local, prompts, local.template, form, chunk_rows=size, work=work)
         store = write_signals(folder, signals, fingerprints(context, teacher.id, local.template, data, answers))
@@ -260,13 +280,6 @@ def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answe
         return Made({"rows": len(store), "positions": len(store.arrays), "bytes_per_token": round(store.bytes_per_token, 1)})
 
     return context.workspace.stage(key, make)
-
-
-def teacher_prompts(context: Context, teacher: RunTeacher, data: StageResult, rows: Sequence[Row]) -> list[Row]:
-    """Rows with the turns that the teacher is asked; those that the task made of others stay as they are."""
-    task = context.task(data)
-    asked = {row.id for name in ("train", "pool", "validation") for row in rows_of(data, name)}
-    return [Row(row.id, tuple(teacher.turns(task, row)), row.answer) if row.id in asked else row for row in rows]
 
 
 def _training_rows(task: Task, one: Given, answer: str) -> list[Row]:

@@ -20,7 +20,7 @@ from slmops.teachers.spec import spec_of
 from slmops.workspace import StageResult
 
 if TYPE_CHECKING:
-    from slmops.training.loop import Watch
+    from slmops.training.watching import Watch
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Lesson:
     def distilled(self, watch: Watch | None = None) -> StageResult:
         """The student that learns from all there is."""
         inputs = {"data": self.data, "answers": self.answers, **({"signals": self.signals} if self.signals else {})}
-        return train_model(self.context, "distilled", self._start, inputs, self.context.recipe.training, watch=watch)
+        section, scoring = self.context.recipe.training, self.teacher.scoring
+        return train_model(self.context, "distilled", self._start, inputs, section, scoring=scoring, watch=watch)
 
     def answers_only(self, watch: Watch | None = None) -> StageResult:
         """The student that learns from the teacher's answers alone."""
@@ -104,7 +105,7 @@ class Lesson:
 
     @property
     def _plain(self) -> TrainingSection:
-        return self.context.recipe.training.model_copy(update={"objectives": ({"name": "cross_entropy"},)})
+        return self.context.recipe.training.without_teacher
 
 
 def located(model: ResolvedModel | None) -> ModelAt:

@@ -162,7 +162,7 @@ def run_probe(context: Context, teacher_base: ModelAt | None, student_base: Mode
     measure(_UNTUNED, untuned)
 
     start = ModelAt(untuned.path / MODEL, untuned.id)
-    plain = context.recipe.training.model_copy(update={"objectives": ({"name": "cross_entropy"},)})
+    plain = context.recipe.training.without_teacher
     everything: Mapping[str, int] = prepared.facts["rows"]
     total = int(data.facts["rows"]["train"])
     curve, updates = {}, {}
@@ -182,7 +182,7 @@ def run_probe(context: Context, teacher_base: ModelAt | None, student_base: Mode
             inputs["signals"] = take_signals(context, teacher, inputs["data"], inputs["answers"])
         updates[_TRIAL] = updates[f"control-{total}"]
         section = context.recipe.training.model_copy(update={"max_steps": updates[_TRIAL]})
-        measure(_TRIAL, train_model(context, _TRIAL, start, inputs, section))
+        measure(_TRIAL, train_model(context, _TRIAL, start, inputs, section, scoring=teacher.scoring))
 
     drawn = [split for split in ("validation", "test") if context.recipe.data.source.get(split) is None]
     return Probed(

@@ -11,7 +11,7 @@ from slmops.artifact import StageKey
 from slmops.data.rows import Row
 from slmops.files import write_json, write_text
 from slmops.progress import say
-from slmops.stages.answering import RunTeacher, teacher_prompts
+from slmops.stages.answering import RunTeacher
 from slmops.stages.context import MODEL, Context, rows_of
 from slmops.stages.teaching import TOKENIZER, TRAINING, fingerprints, open_signals
 from slmops.training.registry import objective_key
@@ -108,7 +108,7 @@ class Rehearsal:
         bound = fingerprints(self.context, self.teacher.id, template, self.data, self.answers)
         store = SignalStore.open(self.signals.path, bound)
         some = [kept[index] for index in spread(len(kept), 4 * _FEW)]
-        asked = teacher_prompts(self.context, self.teacher, self.data, some)
+        asked = [*map(self.teacher.asking(self.context.task(self.data), self.data), some)]
         encoded = [template.encode(row) for row in asked]
         chosen = few(encoded, _FEW)
         signals = [store.get(some[index]) for index in chosen]

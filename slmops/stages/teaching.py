@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from slmops.data.templates import Template
     from slmops.signals.store import SignalStore
     from slmops.teachers.mapping import MappedSignals
-    from slmops.training.loop import Watch
+    from slmops.training.on_policy import Scorer
+    from slmops.training.watching import Watch
 
 TRAINING = "training"
 """Name of the file of an ``answers`` artifact with the rows that students train on."""
@@ -146,6 +147,7 @@ def train_model(
     section: TrainingSection,
     *,
     updates_of: StageResult | None = None,
+    scoring: Callable[[StageResult, Template], Scorer] | None = None,
     watch: Watch | None = None,
 ) -> StageResult:
     """Train ``base`` on the labelled rows or, with ``answers`` among the inputs, on what these say all rows train on.
@@ -157,10 +159,13 @@ def train_model(
         inputs: ``data`` and, as the run needs them, ``answers`` and ``signals``.
         section: Objectives and hyperparameters.
         updates_of: A run whose number of updates this one takes.
+        scoring: Loads the teacher that scores the student's own samples to rows of the data, where the section has such.
         watch: Is told the validation loss on the way.
     """
     recipe = context.recipe
     config = section.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    if section.on_policy is None:
+        del config["on_policy"]
     config["objectives"] = [objective_key(spec) for spec in config["objectives"]]
     parents = {"base": base.id, **{role: result.id for role, result in inputs.items()}}
     if updates_of is not None:
@@ -187,9 +192,11 @@ def train_model(
             seed=recipe.seed,
             what=stage,
             signals=open_signals(context, inputs, template, rows) if "signals" in inputs else None,
+            scorer=scoring(data, template) if scoring is not None and chosen.on_policy is not None else None,
             watch=watch,
         )
-        return Made({**asdict(trained), "rows": len(rows)}, seed=recipe.seed)
+        facts = {name: value for name, value in asdict(trained).items() if (name, value) != ("on_policy", None)}
+        return Made({**facts, "rows": len(rows)}, seed=recipe.seed)
 
     return context.workspace.stage(key, make)
 

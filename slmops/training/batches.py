@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch.utils.data import Dataset
@@ -89,17 +89,24 @@ def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.T
 
 
 class PlannedBatches(Dataset[dict[str, torch.Tensor]]):
-    """A data set whose items are whole batches, in the order of a plan."""
+    """A data set whose items are whole batches, in the order of a plan; those left out are empty."""
 
     def __init__(
-        self, plan: Sequence[Sequence[int]], rows: Sequence[Encoded], pad_id: int, signals: Sequence[Distribution] | None
+        self,
+        plan: Sequence[Sequence[int]],
+        rows: Sequence[Encoded],
+        pad_id: int,
+        signals: Sequence[Distribution] | None,
+        left_out: Collection[int] = (),
     ) -> None:
-        self._plan, self._rows, self._pad_id, self._signals = plan, rows, pad_id, signals
+        self._plan, self._rows, self._pad_id, self._signals, self._left_out = plan, rows, pad_id, signals, left_out
 
     def __len__(self) -> int:
         return len(self._plan)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if index in self._left_out:
+            return {}
         chosen = self._plan[index]
         signals = None if self._signals is None else [self._signals[row] for row in chosen]
         return collate([self._rows[row] for row in chosen], self._pad_id, signals)

@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from slmops.config import TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
-from slmops.errors import TrainingError
-from slmops.files import write_json
-from slmops.progress import Advance, progress, say
-from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
-from slmops.training.forward import losses_of, total_loss
+from slmops.errors import ConfigError, TrainingError
+from slmops.progress import progress, say
+from slmops.training.batches import PlannedBatches, only_item, plan_batches, steps_of
+from slmops.training.checkpoints import checkpoint_at, mark_complete, newest_checkpoint, step_of
+from slmops.training.forward import total_loss
 from slmops.training.gradients import clip, rows_of_embedding
 from slmops.training.inputs import Signals, encode_rows, open_student, signals_of
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
-from slmops.training.objectives import CrossEntropy, WeightedSum
+from slmops.training.objectives import WeightedSum
+from slmops.training.on_policy import OwnSamples, Scorer, Updates
 from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
 from slmops.training.projection import Projection
-
-Watch = Callable[[float, float], None]
-"""Is told the share of the updates that are done and the validation loss, about eight times a run."""
-
-_COMPLETE = "complete"
-_CURVE_POINTS = 8
-_VALIDATION_BATCH = 32
+from slmops.training.watching import Watch, Watcher, curve_of
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Facts of a finished run: updates, answer tokens trained on, seconds of this process, loss curve, rows set aside."""
+    """Facts of a finished run: updates, answer tokens trained on, seconds of this process, loss curve, rows set aside.
+
+    ``on_policy`` has those of the student's own samples (:attr:`slmops.training.on_policy.OwnSamples.facts`), where it
+    learned from such.
+    """
 
     steps: int
     answer_tokens: int
     seconds: float
     curve: list[dict[str, float | None]]
     too_long: int
+    on_policy: dict[str, float] | None = None
 
 
 def train(
@@ -60,6 +59,7 @@ def train(
     seed: int,
     what: str,
     signals: Signals | None = None,
+    scorer: Scorer | None = None,
     watch: Watch | None = None,
 ) -> Trained:
     """Train a causal language model on rows with answers and save it to ``target`` (Hugging Face layout, float32).
@@ -78,11 +78,13 @@ def train(
         seed: Of batches, dropout and new weights.
         what: Name of the run, for progress.
         signals: Teacher's distributions of the rows, where an objective needs them.
+        scorer: The teacher of an on-policy training.
         watch: Is told each validation loss; what it raises ends the training.
 
     Raises:
         TrainingError: Nothing to train on, or the loss is not finite.
-        ConfigError: An objective is not defined for signals of this form, or a loss of the user's own does not work.
+        ConfigError: An objective is not defined for signals of this form, or a loss of the user's own does not work; the
+            student's own samples have no teacher, or no objective that compares with it.
         FingerprintError: A row has no signal.
     """
     keep_freed_memory()
@@ -93,7 +95,6 @@ def train(
             "no row is left to train on", where=what, fix=f"raise max_length (now {section.max_length}) or check the data"
         )
     pad_id = int(template.tokenizer.eos_token_id)
-    row_signals = signals_of(kept, encoded, signals, objective, pad_id) if objective.needs_signal else None
     pairs = pairs_of(kept, template, objective.on_pairs[1], section.max_length) if objective.on_pairs else None
     if pairs is not None:
         say(describe(pairs))
@@ -101,18 +102,31 @@ def train(
     plan = plan_batches(
         [len(row.input_ids) for row in encoded], section.batch_size, seed, count=steps * section.gradient_accumulation_steps
     )
+    updates = Updates(plan, section.gradient_accumulation_steps, kept, encoded, template.tokenizer, section.max_length, seed)
+    own = _own_samples(section, updates, objective, scorer)
+    cached = objective.needs_signal and (own is None or len(own.updates) < steps)
+    row_signals = signals_of(kept, encoded, signals, objective, pad_id) if cached else None
 
     set_seed(seed)
     model = open_student(base, section)
     projection = Projection.of(model)
-    batches: torch.utils.data.Dataset[dict[str, torch.Tensor]] = PlannedBatches(plan, encoded, pad_id, row_signals)
+    batches: torch.utils.data.Dataset[dict[str, torch.Tensor]] = PlannedBatches(
+        plan, encoded, pad_id, row_signals, own.places if own is not None else ()
+    )
     if pairs is not None:
         batches = WithPairs(batches, plan, pairs, section.gradient_accumulation_steps, pad_id)
     checked = [template.encode(row) for row in validation]
-    checkpoint = _newest_checkpoint(work)
+    checkpoint = newest_checkpoint(work)
+    if own is not None and checkpoint is not None:
+        own.load(checkpoint)
     started = time.monotonic()
-    with same_sums(), rows_of_embedding(model), progress(what, steps, "updates", done=_step_of(checkpoint)) as advance:
-        watcher = _Watcher(advance, steps, section, checked, pad_id, projection, watch)
+    note = own.describe if own is not None else None
+    with (
+        same_sums(),
+        rows_of_embedding(model),
+        progress(what, steps, "updates", done=step_of(checkpoint), note=note) as advance,
+    ):
+        watcher = Watcher(advance, steps, section, checked, pad_id, projection, watch)
         trainer = _Trainer(
             model=model,
             args=_arguments(work, steps, section, seed),
@@ -121,6 +135,7 @@ def train(
             objective=objective,
             projection=projection,
             on_pairs=PairLoss.of(objective, model),
+            own=own,
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
@@ -130,19 +145,28 @@ def train(
     template.save(target)
     return Trained(
         steps=steps,
-        answer_tokens=sum(len(encoded[row].answer_ids) for batch in plan for row in batch),
+        answer_tokens=_answer_tokens(plan, encoded, own),
         seconds=round(time.monotonic() - started, 1),
-        curve=_curve(trainer.state),
+        curve=curve_of(trainer.state),
         too_long=len(rows) - len(kept),
+        on_policy=own.facts if own is not None else None,
     )
 
 
 class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without types to mypy
     """transformers' Trainer with our loss, batches planned ahead, and checkpoints that are marked when complete."""
 
-    def __init__(self, *, objective: WeightedSum, projection: Projection | None, on_pairs: PairLoss | None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        objective: WeightedSum,
+        projection: Projection | None,
+        on_pairs: PairLoss | None,
+        own: OwnSamples | None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
-        self._objective, self._projection, self._on_pairs = objective, projection, on_pairs
+        self._objective, self._projection, self._on_pairs, self._own = objective, projection, on_pairs, own
         # Our loss is a sum over answer tokens divided by their number in the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -150,7 +174,19 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         return torch.utils.data.SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        # The loader is a batch ahead; here the update before is done, so samples are those of the student as it is.
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._own is None or self.state.global_step not in self._own.updates:
+            return batches, count
+        # What the loader gave has no rows here, only the pairs of texts beside them.
+        own = self._own.batches(self.state.global_step, self.model)
+        batches = [{**beside, **rows} for beside, rows in zip(batches, own, strict=True)]
+        return batches, self._get_num_items_in_batch(batches, device)
+
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device) -> Any:
+        if not all("shift_labels" in batch for batch in batch_samples):  # left out, to be replaced by own samples
+            return None
         # transformers counts only where a batch has "labels", and then counts "shift_labels".
         return super()._get_num_items_in_batch([{**batch, "labels": batch["shift_labels"]} for batch in batch_samples], device)
 
@@ -158,8 +194,10 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         # The number of updates comes back with a checkpoint, and does not count the batches of one update.
-        done = self.state.global_step / self.state.max_steps
-        loss = partial(self._objective, done=done)
+        step = self.state.global_step
+        done = step / self.state.max_steps
+        objective = self._own.objective if self._own is not None and step in self._own.updates else self._objective
+        loss = partial(objective, done=done)
         projection = self._projection if model is self.model else None  # one that is spread over devices is called as a whole
         with self.accelerator.autocast():
             total = total_loss(model, inputs, loss, projection)
@@ -177,63 +215,10 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        write_json(folder / _COMPLETE, {"step": self.state.global_step})
-
-
-class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # the same
-    """Shows progress, asks for checkpoints by the clock, measures the validation loss and stops on a loss that is not finite."""
-
-    def __init__(
-        self,
-        advance: Advance,
-        steps: int,
-        section: TrainingSection,
-        validation: Sequence[Encoded],
-        pad_id: int,
-        projection: Projection | None,
-        watch: Watch | None,
-    ) -> None:
-        self._advance, self._watch = advance, watch
-        self._every = max(1, steps // _CURVE_POINTS)
-        self._checkpoint_seconds = section.checkpoint_seconds
-        self._dtype = autocast_type(section.precision)
-        self._validation, self._pad_id, self._projection = validation, pad_id, projection
-        self._last_save = time.monotonic()
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
-        self._advance(1)
-        if time.monotonic() - self._last_save >= self._checkpoint_seconds and state.global_step < state.max_steps:
-            control.should_save = True
-            self._last_save = time.monotonic()
-        control.should_log = state.global_step % self._every == 0 or state.global_step == state.max_steps
-        return control
-
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        entry = state.log_history[-1]
-        loss = entry.get("loss")
-        if loss is None:
-            return
-        if loss != loss or abs(loss) == float("inf"):
-            raise TrainingError(f"the loss is {loss} at update {state.global_step}", fix="lower learning_rate")
-        if self._validation:
-            entry["validation"] = self._validation_loss(kwargs["model"])
-            if self._watch is not None:
-                self._watch(state.global_step / state.max_steps, entry["validation"])
-
-    def _validation_loss(self, model: Any) -> float:
-        """Mean cross-entropy of the answers' tokens, in nats."""
-        was_training = model.training
-        model.eval()
-        total, count = 0.0, 0
-        with torch.no_grad(), torch.autocast(model.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            for start in range(0, len(self._validation), _VALIDATION_BATCH):
-                batch = collate(self._validation[start : start + _VALIDATION_BATCH], self._pad_id)
-                losses = losses_of(model, batch, CrossEntropy(), self._projection)
-                total += float(losses.sum())
-                count += losses.numel()
-        model.train(was_training)
-        return total / count
+        folder = checkpoint_at(Path(self.args.output_dir), self.state.global_step)
+        if self._own is not None:
+            self._own.save(folder)
+        mark_complete(folder)
 
 
 def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> TrainingArguments:
@@ -265,26 +250,18 @@ def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> T
     )
 
 
-def _newest_checkpoint(work: Path) -> Path | None:
-    """The newest complete checkpoint; half-written ones are removed."""
-    if not work.is_dir():
+def _own_samples(section: TrainingSection, updates: Updates, objective: WeightedSum, scorer: Scorer | None) -> OwnSamples | None:
+    if section.on_policy is None:
         return None
-    complete = []
-    for folder in work.glob("checkpoint-*"):
-        if (folder / _COMPLETE).is_file():
-            complete.append(folder)
-        else:
-            shutil.rmtree(folder)
-    return max(complete, key=_step_of, default=None)
+    if scorer is None:
+        raise ConfigError(
+            "there is no teacher that could score the student's own samples", where="training.on_policy", fix="leave it out"
+        )
+    return OwnSamples(section.on_policy, updates, objective, scorer, autocast_type(section.precision))
 
 
-def _step_of(checkpoint: Path | None) -> int:
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-
-
-def _curve(state: TrainerState) -> list[dict[str, float | None]]:
-    return [
-        {"step": entry["step"], "loss": entry["loss"], "validation": entry.get("validation")}
-        for entry in state.log_history
-        if "loss" in entry
-    ]
+def _answer_tokens(plan: Sequence[Sequence[int]], encoded: Sequence[Encoded], own: OwnSamples | None) -> int:
+    """Tokens that were trained on, those of own samples among them."""
+    left_out = own.places if own is not None else ()
+    given = sum(len(encoded[row].answer_ids) for place, batch in enumerate(plan) if place not in left_out for row in batch)
+    return given + int(own.facts["tokens"] if own is not None else 0)

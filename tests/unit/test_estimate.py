@@ -52,6 +52,7 @@ def test_a_small_run_takes_minutes_and_a_few_gigabytes() -> None:
         {"length": 50},
         {"rate": 1e11},
         {"max_steps": 5000},
+        {"on_policy": {"share": 1}},
     ],
 )
 def test_more_work_takes_longer(more: dict[str, Any]) -> None:
@@ -67,6 +68,11 @@ def test_updates_take_the_place_of_epochs() -> None:
 def test_bigger_models_need_more_room() -> None:
     assert needs(teacher=1000 * M).memory_mb > 2 * needs().memory_mb
     assert needs(teacher=1000 * M).disk_mb > 2 * needs().disk_mb
+
+
+def test_a_teacher_beside_its_student_needs_room_too() -> None:
+    plain, scored = (needs(teacher=1000 * M, student=1000 * M, **more).memory_mb for more in ({}, {"on_policy": {}}))
+    assert scored > plain + 1000 * 4
 
 
 def test_the_rate_of_this_machine_is_that_of_a_processor() -> None:

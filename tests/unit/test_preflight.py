@@ -13,8 +13,11 @@ from slmops.data.rows import Row
 from slmops.errors import ConfigError, MissingExtraError, ResourceError, UsageError
 from slmops.evaluation.gates import Gate
 from slmops.files import write_json, write_jsonl
+from slmops.models import fit
+from slmops.models.fit import memory_beside_mb, memory_needed_mb
 from slmops.models.resolve import resolve
 from slmops.stages.context import Context
+from slmops.testing.tiny import save_tiny_model
 from slmops.workspace import StageResult, Workspace
 
 
@@ -75,6 +78,45 @@ def test_drawn_signals_are_refused_where_a_loss_needs_more(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"jsd is not defined for tokens sampled from the teacher\n.*signals\.form to topk"):
         preflight.check_objectives(recipe(tmp_path, **changes))
     preflight.check_objectives(recipe(tmp_path, signals={"form": "sampled"}, training={"objectives": [{"name": "forward_kl"}]}))
+
+
+def test_own_samples_need_a_loss_that_compares_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.on_policy: no objective compares"):
+        preflight.check_objectives(recipe(tmp_path, training={"on_policy": {}}))
+    preflight.check_objectives(recipe(tmp_path, training={"on_policy": {"share": 0}}))
+    preflight.check_objectives(recipe(tmp_path, training={"on_policy": {}, "objectives": [{"name": "jsd"}]}))
+
+
+def test_own_samples_need_a_teacher_that_reads_them(tmp_path: Path, tiny_model: Path) -> None:
+    training = {"on_policy": {}, "objectives": [{"name": "jsd"}]}
+    mixture = {"members": [{"model": str(tiny_model)}] * 2, "combine": {"name": "mixture"}}
+    for teacher in ({"model": str(tiny_model)}, mixture):
+        preflight.check_teacher(recipe(tmp_path, teacher=teacher, training=training))
+    for teacher in ({"model": "gpt-4o", "api": {"top_logprobs": 5}}, {**mixture, "combine": {"name": "vote"}}):
+        preflight.check_teacher(recipe(tmp_path, teacher=teacher))
+        with pytest.raises(ConfigError, match=r"training\.on_policy: this teacher does not tell.*\n.*on this machine"):
+            preflight.check_teacher(recipe(tmp_path, teacher=teacher, training=training))
+    tuned = {"model": str(tiny_model), "tune": {"on_policy": {"share": 0.1}}}
+    with pytest.raises(ConfigError, match=r"teacher\.tune\.on_policy: nobody teaches"):
+        preflight.check_teacher(recipe(tmp_path, teacher=tuned))
+
+
+def test_own_samples_of_other_tokens_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+    teacher, other = resolve(tiny_model), resolve(save_tiny_model(tmp_path / "other", layers=2, vocab_size=420))
+    chosen = recipe(tmp_path, training={"on_policy": {}, "objectives": [{"name": "jsd"}]})
+    with pytest.raises(ConfigError, match=r"training\.on_policy: .*other tokens than its own"):
+        preflight.check_machine(chosen, teacher, other)
+    preflight.check_machine(chosen, teacher, teacher)
+    preflight.check_machine(recipe(tmp_path), teacher, other)
+
+
+def test_a_teacher_beside_its_student_needs_memory(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = resolve(tiny_model)
+    both = memory_needed_mb(model.parameters, "training-full") + memory_beside_mb(model.parameters)
+    monkeypatch.setattr(fit, "memory_available_mb", lambda: both - 1)
+    preflight.check_machine(recipe(tmp_path), model, model)
+    with pytest.raises(ResourceError, match=r"for full training beside a model of 0 million"):
+        preflight.check_machine(recipe(tmp_path, training={"on_policy": {}, "objectives": [{"name": "jsd"}]}), model, model)
 
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

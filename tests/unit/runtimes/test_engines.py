@@ -48,6 +48,20 @@ def test_greedy_answers_are_those_of_transformers(name, models, prompts, expecte
     assert [found.token_ids for found in runtime.generate(prompts, GREEDY)] == expected
 
 
+def test_pytorch_goes_on_with_tokens_up_to_the_end_token(models, prompts, expected):
+    runtime = open_runtime("torch", models["torch"], threads=1)
+    batch = [runtime.tokenize(prompt) for prompt in prompts]
+    whole = runtime.complete(batch, GREEDY)
+    assert [own[: len(answer)] for own, answer in zip(whole, expected, strict=True)] == expected
+    assert [len(own) for own in whole] == [min(8, len(answer) + 1) for answer in expected]
+    end = whole[0][2]
+    runtime._end_ids = {end}
+    ended = runtime.complete(batch, GREEDY)
+    assert ended[0] == whole[0][: whole[0].index(end) + 1]
+    assert ended == [own[: own.index(end) + 1] if end in own else own for own in whole]
+    assert runtime.complete([], GREEDY) == []
+
+
 def test_both_engines_see_the_same_token_ids(models, prompts):
     torch_runtime, ort = (open_runtime(name, folder, threads=1) for name, folder in models.items())
     for text in [*prompts, "", "two  spaces\ttab\n\n", "日本 é <|im_end|>"]:

@@ -20,7 +20,9 @@ from slmops.search.names import find_path
         ("lora.r", "training.lora.r"),
         ("lora", "training.lora"),
         ("layers", "student.layers"),
-        ("k", "signals.k"),
+        ("k", "signals.k"),  # a value that is there goes before one that could be, training.on_policy.k
+        ("max_new_tokens", "answers.max_new_tokens"),
+        ("on_policy.share", "training.on_policy.share"),
         ("forward_kl.weight", "training.objectives.1.weight"),
         ("training.objectives.1.kd_temperature", "training.objectives.1.kd_temperature"),
         ("kd_temperature", "training.objectives.1.kd_temperature"),  # an option at its default

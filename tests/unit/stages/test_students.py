@@ -16,7 +16,8 @@ from slmops.models.resolve import resolve
 from slmops.preflight import check_machine, check_names
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
-from slmops.stages.preparing import prepare_data
+from slmops.stages.learning import Lesson
+from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.teaching import TOKENIZER, cut_student, train_model
 from slmops.workspace import StageResult, Workspace
 from tests.pipeline.tiny_line import write_recipe
@@ -109,6 +110,49 @@ def test_a_student_with_fewer_tokens_learns_from_its_teachers_signals(run: Any, 
     assert f"signals of {rows} of {rows} rows fit the student's {len(tokens_of(student))} tokens" in capsys.readouterr().err
     assert trained.facts["steps"] == 2
     assert tokens_of(trained) == tokens_of(student)
+
+
+OWN = {"objectives": [{"name": "cross_entropy"}, {"name": "jsd"}], "max_steps": 3, "batch_size": 8}
+
+
+def test_a_student_learns_from_what_it_says_itself(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has fewer tokens than its teacher, who knows all of them."""
+    context = run({"layers": 2, "vocabulary": "trim"}, training={**OWN, "on_policy": {"share": 1, "max_new_tokens": 5}})
+    data = prepare_data(context, at(context))
+    teacher = RunTeacher(context, cut_teacher(context))
+    answers = answer(context, teacher, data)
+    signals = take_signals(context, teacher, data, answers)
+    student = cut_student(context, at(context), data, answers)
+    lesson = Lesson(context, gold_of(context, data), teacher, data, answers, signals, student)
+    trained = lesson.distilled()
+    own = trained.facts["on_policy"]
+    assert (own["updates"], own["samples"], own["share"]) == (3, 24, 1.0)
+    assert 24 <= own["tokens"] == trained.facts["answer_tokens"] <= 24 * 5
+    assert trained.artifact.manifest.config["on_policy"]["share"] == 1
+    assert tokens_of(trained) == tokens_of(student) < set(load_tokenizer(at(context).path).get_vocab())
+
+    # What is compared with it has no teacher, and one who may be asked is asked nothing.
+    monkeypatch.setattr(RunTeacher, "load", lambda self: pytest.fail("the teacher was loaded"))
+    assert "on_policy" not in lesson.answers_only().facts
+    assert lesson.distilled().id == trained.id
+
+
+def test_a_teachers_scores_are_as_wide_as_its_signals_unless_told(run: Any) -> None:
+    for section, k in (({"k": 5}, 5), ({}, 8)):
+        context = run({}, training={**OWN, "on_policy": section})
+        data = prepare_data(context, at(context))
+        scoring = RunTeacher(context, cut_teacher(context)).scoring(data, context.template(at(context).path))
+        row = rows_of(data, "pool")[0]
+        (score,) = scoring.score([row], [(70, 71)])
+        assert score.ids.shape == (2, k)
+
+
+def test_without_own_samples_nothing_of_them_decides(run: Any) -> None:
+    context = run({}, training={**OWN, "max_steps": 1})
+    data = prepare_data(context, at(context))
+    trained = train_model(context, "control", at(context), {"data": data}, context.recipe.training.without_teacher)
+    assert "on_policy" not in trained.artifact.manifest.config
+    assert "on_policy" not in trained.facts
 
 
 def cut_teacher(context: Context) -> StageResult:

@@ -231,7 +231,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
 
 @pytest.mark.parametrize(
     ("function", "call"),
-    [("total_loss", 5), ("write_json", 4)],
+    [("total_loss", 5), ("mark_complete", 4)],
     ids=["in the fifth update", "with the fourth checkpoint half-written"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_bytes_and_curve(
@@ -247,7 +247,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_and_curve(
             run("model", **options)
     newest = tmp_path / "model-work" / "checkpoint-4"
     assert (newest / "trainer_state.json").is_file()
-    if function == "write_json":
+    if function == "mark_complete":
         assert not (newest / "complete").exists()
         (newest / "optimizer.pt").write_bytes(b"")
 

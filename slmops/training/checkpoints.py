@@ -1,0 +1,38 @@
+"""Checkpoints that are marked when they are complete, so that one half-written when the process was killed is never used."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from slmops.files import write_json
+
+_COMPLETE = "complete"
+
+
+def checkpoint_at(work: Path, step: int) -> Path:
+    """The folder in which transformers' Trainer writes the checkpoint after so many updates."""
+    return work / f"checkpoint-{step}"
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Say that all of a checkpoint is there."""
+    write_json(checkpoint / _COMPLETE, {"step": step_of(checkpoint)})
+
+
+def newest_checkpoint(work: Path) -> Path | None:
+    """The newest complete checkpoint; half-written ones are removed."""
+    if not work.is_dir():
+        return None
+    complete = []
+    for folder in work.glob("checkpoint-*"):
+        if (folder / _COMPLETE).is_file():
+            complete.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return max(complete, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Updates before a checkpoint; 0 without one."""
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0

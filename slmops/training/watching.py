@@ -1,0 +1,92 @@
+"""What is seen of a training on its way: progress, the loss curve, and a loss that is not finite."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from slmops.config import TrainingSection
+from slmops.data.templates import Encoded
+from slmops.errors import TrainingError
+from slmops.progress import Advance
+from slmops.training.batches import collate
+from slmops.training.forward import losses_of
+from slmops.training.machine import autocast_type
+from slmops.training.objectives import CrossEntropy
+from slmops.training.projection import Projection
+
+Watch = Callable[[float, float], None]
+"""Is told the share of the updates that are done and the validation loss, about eight times a run."""
+
+_CURVE_POINTS = 8
+_VALIDATION_BATCH = 32
+
+
+class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class without types to mypy
+    """Shows progress, asks for checkpoints by the clock, measures the validation loss and stops on a loss that is not finite."""
+
+    def __init__(
+        self,
+        advance: Advance,
+        steps: int,
+        section: TrainingSection,
+        validation: Sequence[Encoded],
+        pad_id: int,
+        projection: Projection | None,
+        watch: Watch | None,
+    ) -> None:
+        self._advance, self._watch = advance, watch
+        self._every = max(1, steps // _CURVE_POINTS)
+        self._checkpoint_seconds = section.checkpoint_seconds
+        self._dtype = autocast_type(section.precision)
+        self._validation, self._pad_id, self._projection = validation, pad_id, projection
+        self._last_save = time.monotonic()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
+        """After an update."""
+        self._advance(1)
+        if time.monotonic() - self._last_save >= self._checkpoint_seconds and state.global_step < state.max_steps:
+            control.should_save = True
+            self._last_save = time.monotonic()
+        control.should_log = state.global_step % self._every == 0 or state.global_step == state.max_steps
+        return control
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Where the loss is reported."""
+        entry = state.log_history[-1]
+        loss = entry.get("loss")
+        if loss is None:
+            return
+        if loss != loss or abs(loss) == float("inf"):
+            raise TrainingError(f"the loss is {loss} at update {state.global_step}", fix="lower learning_rate")
+        if self._validation:
+            entry["validation"] = self._validation_loss(kwargs["model"])
+            if self._watch is not None:
+                self._watch(state.global_step / state.max_steps, entry["validation"])
+
+    def _validation_loss(self, model: Any) -> float:
+        """Mean cross-entropy of the answers' tokens, in nats."""
+        was_training = model.training
+        model.eval()
+        total, count = 0.0, 0
+        with torch.no_grad(), torch.autocast(model.device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            for start in range(0, len(self._validation), _VALIDATION_BATCH):
+                batch = collate(self._validation[start : start + _VALIDATION_BATCH], self._pad_id)
+                losses = losses_of(model, batch, CrossEntropy(), self._projection)
+                total += float(losses.sum())
+                count += losses.numel()
+        model.train(was_training)
+        return total / count
+
+
+def curve_of(state: TrainerState) -> list[dict[str, float | None]]:
+    """The losses that were reported: of training since the last report, and of validation."""
+    return [
+        {"step": entry["step"], "loss": entry["loss"], "validation": entry.get("validation")}
+        for entry in state.log_history
+        if "loss" in entry
+    ]
