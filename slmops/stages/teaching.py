@@ -15,6 +15,7 @@ from slmops.models.cutplan import CutPlan
 from slmops.models.shrink import Wish
 from slmops.progress import say
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
+from slmops.stages.layering import open_layers
 from slmops.tasks.base import Task
 from slmops.training.registry import objective_key
 from slmops.workspace import Made, StageResult, link_or_copy
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from slmops.data.templates import Template
     from slmops.signals.store import SignalStore
     from slmops.teachers.mapping import MappedSignals
+    from slmops.teachers.matching import MatchedLayers
     from slmops.training.loop import Watch
 
 TRAINING = "training"
@@ -176,6 +178,7 @@ def train_model(
         rows = rows_of(answers, TRAINING) if answers else [more for row in rows_of(data, "train") for more in gold_rows(task, row)]
         known = section if answers is None or "signals" in inputs else _without_signals(section)
         chosen = known if updates_of is None else known.model_copy(update={"max_steps": updates_of.facts["steps"]})
+        signals, layers = _open_signals(context, inputs, template, rows) if "signals" in inputs else (None, None)
         trained = train(
             base.path,
             folder / MODEL,
@@ -186,7 +189,8 @@ def train_model(
             section=chosen,
             seed=recipe.seed,
             what=stage,
-            signals=_open_signals(context, inputs, template, rows) if "signals" in inputs else None,
+            signals=signals,
+            layers=layers,
             watch=watch,
         )
         return Made({**asdict(trained), "rows": len(rows)}, seed=recipe.seed)
@@ -222,8 +226,8 @@ def gold_rows(task: Task, row: Row) -> list[Row]:
 
 def _open_signals(
     context: Context, inputs: Mapping[str, StageResult], template: Template, rows: list[Row]
-) -> SignalStore | MappedSignals:
-    """The signals for a student; one with a part of the teacher's vocabulary gets them under its own ids."""
+) -> tuple[SignalStore | MappedSignals, MatchedLayers | None]:
+    """The signals for a student and what is kept of layers; one with a part of the teacher's vocabulary gets its own ids."""
     from slmops.models.tokenmap import TokenMap
     from slmops.signals.store import SignalStore
     from slmops.teachers.mapping import MappedSignals
@@ -234,9 +238,11 @@ def _open_signals(
     tokens = TokenMap.between(theirs.tokenizer, template.tokenizer)
     if tokens.same:
         theirs = template
-    store = SignalStore.open(signals.path, fingerprints(context, teacher, theirs, inputs["data"], inputs["answers"]))
+    made_from = fingerprints(context, teacher, theirs, inputs["data"], inputs["answers"])
+    store = SignalStore.open(signals.path, made_from)
+    layers = open_layers(signals, made_from, template, None if tokens.same else tokens.new_ids, rows)
     if tokens.same or not tokens.part:
-        return store
+        return store, layers
     mapped = MappedSignals.of(store, theirs, template, tokens)
     say(mapped.describe(rows))
-    return mapped
+    return mapped, layers

@@ -10,7 +10,9 @@ from slmops.errors import ConfigError
 from slmops.signals.tensors import SampledTensors, TopKTensors, into_batch
 from slmops.signals.topk import LOG_ZERO
 from slmops.testing.batches import check_in_batches
+from slmops.testing.layers import check_layer_loss
 from slmops.training.objectives.base import Answers, Objective
+from slmops.training.objectives.matching import Matching
 
 POSITIONS, VOCABULARY = 6, 11
 
@@ -23,8 +25,12 @@ def check_objective(objective: Objective) -> None:
     ``ConfigError`` and any other does not care; where it needs one, it is zero, with a gradient of zero, where student and
     teacher agree, and that is the best a student can do; where it does not, a likelier label costs less; in a batch it is
     about the answers' tokens, each predicted by the one before it, however the batch is padded, split or projected. One with
-    ``takes_samples`` is zero, too, where the samples have exactly the student's probabilities.
+    ``takes_samples`` is zero, too, where the samples have exactly the student's probabilities. What a loss on layers promises
+    stands at :func:`slmops.testing.layers.check_layer_loss`.
     """
+    if isinstance(objective, Matching):
+        check_layer_loss(objective)
+        return
     _check_shape(objective)
     _check_independence(objective)
     _check_signal(objective)

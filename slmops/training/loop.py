@@ -27,6 +27,7 @@ from slmops.signals.topk import TopK
 from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
 from slmops.training.forward import losses_of, total_loss
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
+from slmops.training.matching import LayerLosses, RowLayers
 from slmops.training.objectives import CrossEntropy, WeightedSum
 from slmops.training.projection import Projection
 
@@ -68,6 +69,7 @@ def train(
     seed: int,
     what: str,
     signals: Signals | None = None,
+    layers: RowLayers | None = None,
     watch: Watch | None = None,
 ) -> Trained:
     """Train a causal language model on rows with answers and save it to ``target`` (Hugging Face layout, float32).
@@ -86,6 +88,7 @@ def train(
         seed: Of batches, dropout and new weights.
         what: Name of the run, for progress.
         signals: Teacher's distributions of the rows, where an objective needs them.
+        layers: What is kept of the teacher's layers, where an objective is about these.
         watch: Is told each validation loss; what it raises ends the training.
 
     Raises:
@@ -114,6 +117,7 @@ def train(
     if section.freeze_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
     projection = Projection.of(model)
+    on_layers = _on_layers(model, objective, layers, kept, encoded, pad_id=pad_id, seed=seed) if objective.on_layers else None
     checked = [template.encode(row) for row in validation]
     checkpoint = _newest_checkpoint(work)
     started = time.monotonic()
@@ -122,14 +126,17 @@ def train(
         trainer = _Trainer(
             model=model,
             args=_arguments(work, steps, section, seed),
-            train_dataset=PlannedBatches(plan, encoded, pad_id, row_signals),
+            train_dataset=PlannedBatches(plan, encoded, pad_id, row_signals, on_layers.rows if on_layers else None),
             data_collator=only_item,
             objective=objective,
             projection=projection,
+            on_layers=on_layers,
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if on_layers is not None:
+        on_layers.leave(model)
     final = model.merge_and_unload() if section.lora is not None else model
     final.to(torch.float32).save_pretrained(target)
     template.save(target)
@@ -145,9 +152,11 @@ def train(
 class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without types to mypy
     """transformers' Trainer with our loss, batches planned ahead, and checkpoints that are marked when complete."""
 
-    def __init__(self, *, objective: WeightedSum, projection: Projection | None, **options: Any) -> None:
+    def __init__(
+        self, *, objective: WeightedSum, projection: Projection | None, on_layers: LayerLosses | None, **options: Any
+    ) -> None:
         super().__init__(**options)
-        self._objective, self._projection = objective, projection
+        self._objective, self._projection, self._on_layers = objective, projection, on_layers
         # Our loss is a sum over answer tokens divided by their number in the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -163,10 +172,11 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         # The number of updates comes back with a checkpoint, and does not count the batches of one update.
-        loss = partial(self._objective, done=self.state.global_step / self.state.max_steps)
+        done = self.state.global_step / self.state.max_steps
+        loss = partial(self._objective, done=done)
         projection = self._projection if model is self.model else None  # one that is spread over devices is called as a whole
         with self.accelerator.autocast():
-            total = total_loss(model, inputs, loss, projection)
+            total = total_loss(model, inputs, loss, projection, self._on_layers, done)
         return total / num_items_in_batch * self.accelerator.num_processes
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -175,7 +185,14 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self._on_layers is not None:
+            self._on_layers.save(folder)
         write_json(folder / _COMPLETE, {"step": self.state.global_step})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._on_layers is not None:  # an adapter's checkpoint has nothing but the adapter
+            self._on_layers.load(Path(resume_from_checkpoint))
 
 
 class _Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # the same
@@ -287,6 +304,13 @@ def _signals_of(
                 fix="teacher and student tokenize differently: use uld, or objectives without signals",
             )
     return signals
+
+
+def _on_layers(model: Any, objective: WeightedSum, layers: RowLayers | None, *values: Any, **options: Any) -> LayerLosses:
+    if layers is None:
+        names = " and ".join(term.name for term in objective.on_layers)
+        raise TrainingError(f"{names} needs the teacher's layers and there are none", fix="use losses on tokens alone")
+    return LayerLosses.of(model, objective, layers, *values, **options)
 
 
 def _with_lora(model: Any, section: TrainingSection) -> Any:

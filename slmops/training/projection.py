@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from slmops.models.watching import answer_rows
 from slmops.progress import say
 from slmops.signals.tensors import from_batch
 from slmops.training.objectives.base import Answers
@@ -66,8 +67,7 @@ class Projection:
     def hidden(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Hidden states at the answer positions of a batch of :func:`slmops.training.batches.collate`, ``[N, H]``."""
         read = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
-        states = self.body(**read, use_cache=False)[0]
-        return states.index_select(1, batch["logits_to_keep"]).flatten(0, 1).index_select(0, batch["answer_index"])
+        return answer_rows(self.body(**read, use_cache=False)[0], batch)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits in float32, ``[..., V]``."""

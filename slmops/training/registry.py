@@ -18,8 +18,11 @@ _DIVERGENCES = "slmops.training.objectives.divergences"
 OBJECTIVES = Registry(
     "objective",
     {
+        "attention_maps": Entry("slmops.training.objectives.attention:AttentionMaps"),
+        "attention_relations": Entry("slmops.training.objectives.attention:AttentionRelations"),
         "cross_entropy": Entry("slmops.training.objectives.base:CrossEntropy"),
         "forward_kl": Entry(f"{_DIVERGENCES}:ForwardKL"),
+        "hidden_states": Entry("slmops.training.objectives.hidden:HiddenStates"),
         "jsd": Entry(f"{_DIVERGENCES}:GeneralizedJSD"),
         "reverse_kl": Entry(f"{_DIVERGENCES}:ReverseKL"),
         "skew_kl": Entry(f"{_DIVERGENCES}:SkewKL"),

@@ -12,6 +12,7 @@ from slmops.config import PluginSpec, build, plugin
 from slmops.errors import ConfigError
 from slmops.signals.tensors import SampledTensors, Signal
 from slmops.training.objectives.base import WHERE, Answers, Objective, not_for_samples
+from slmops.training.objectives.matching import Matching
 from slmops.training.objectives.own import OwnLoss
 from slmops.training.objectives.schedule import Schedule, schedule_of
 from slmops.training.registry import OBJECTIVES, own_file
@@ -32,7 +33,10 @@ class Term:
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """The loss of a recipe."""
+    """The loss of a recipe.
+
+    Called, it is the sum of the losses on tokens; those on layers are summed by :class:`slmops.training.matching.LayerLosses`.
+    """
 
     terms: tuple[Term, ...]
 
@@ -53,6 +57,16 @@ class WeightedSum:
             if not any(term.weight.at(done) for term in terms):
                 raise ConfigError(f"all weights are zero {when}", where=WHERE, fix="let one be above zero throughout")
         return cls(tuple(terms))
+
+    @property
+    def on_tokens(self) -> tuple[Term, ...]:
+        """The terms about tokens."""
+        return tuple(term for term in self.terms if not isinstance(term.objective, Matching))
+
+    @property
+    def on_layers(self) -> tuple[Term, ...]:
+        """The terms about layers."""
+        return tuple(term for term in self.terms if isinstance(term.objective, Matching))
 
     @property
     def needs_signal(self) -> bool:
@@ -81,14 +95,15 @@ class WeightedSum:
         self(answers, done=1.0)
 
     def __call__(self, answers: Answers, *, done: float = 0.0) -> torch.Tensor:
-        """The weighted loss at each position, float32 ``[N]``.
+        """The weighted loss on tokens at each position, float32 ``[N]``.
 
         Args:
             answers: What the objectives see.
             done: Share of the updates that are done, for weights that change.
         """
-        weighted = [(term.weight.at(done), term.objective) for term in self.terms]
-        return torch.stack([weight * objective(answers) for weight, objective in weighted if weight]).sum(0)
+        weighted = [(term.weight.at(done), term.objective) for term in self.on_tokens]
+        losses = [weight * objective(answers) for weight, objective in weighted if weight]
+        return torch.stack(losses).sum(0) if losses else 0 * answers.logits[:, 0]
 
 
 def _open(spec: Mapping[str, Any], name: str, options: dict[str, Any]) -> Objective:
