@@ -17,6 +17,7 @@ from slmops.models.load import read_config
 from slmops.progress import say
 from slmops.signals.internals import Layers
 from slmops.stages.context import MODEL, Context
+from slmops.training.registry import is_on_layers
 from slmops.workspace import StageResult
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class Learner:
 
 
 def layer_losses(recipe: Recipe) -> list[Matching]:
-    """The losses on layers of a recipe, in order."""
+    """The losses on layers of a recipe, in order; without any, torch is not needed to say so."""
+    if not any(map(is_on_layers, recipe.training.objectives)):
+        return []
     from slmops.training.objectives.matching import Matching
     from slmops.training.objectives.weighted import WeightedSum
 
