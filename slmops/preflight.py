@@ -73,8 +73,8 @@ def check_objectives(recipe: Recipe) -> None:
     """Refuse losses that cannot be made, and those of the user's own that break the contract, before anything is paid.
 
     Raises:
-        ConfigError: A wrong option or weight, an own loss that does not work, or one that drawn signals are not enough for;
-            no loss that compares a student's own samples with the teacher.
+        ConfigError: A wrong option or weight, an own loss that does not work, one that drawn signals are not enough for, or one on
+            layers of a teacher that has none here; no loss that compares a student's own samples with the teacher.
     """
     from slmops.training.objectives.base import not_for_samples
     from slmops.training.objectives.weighted import WeightedSum
@@ -82,10 +82,16 @@ def check_objectives(recipe: Recipe) -> None:
 
     if recipe.teacher.tune is not None:
         WeightedSum.of(recipe.teacher.tune.objectives)
-    objective = WeightedSum.of(recipe.training.objectives)
+    loss = WeightedSum.of(recipe.training.objectives)
     if recipe.training.on_policy is not None:
-        signal_terms(objective)
-    for term in objective.terms:
+        signal_terms(loss)
+    if loss.on_layers and spec_of(recipe.teacher).on_this_machine is None:
+        raise ConfigError(
+            f"{loss.on_layers[0].name} needs the layers of a teacher, which must be one model on this machine",
+            where="training.objectives",
+            fix="take losses on tokens alone, or another teacher.model",
+        )
+    for term in loss.terms:
         if recipe.signals.form == "sampled" and not term.may("takes_samples"):
             raise not_for_samples(term.name)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from slmops.models.layers import describe_pairs
 
 Tokenizers = Literal["same", "same with padding", "student's is a part", "teacher's is a part", "different"]
 """How two tokenizers relate; *with padding*: the embedding of one has more rows than there are tokens."""
@@ -110,6 +112,7 @@ class Pairing:
     def table(self) -> str:
         """For people."""
         teacher, student = self.teacher, self.student
+        layer_map = describe_pairs(tuple(enumerate(self.layer_map)))
         rows = [
             ("", "teacher", "student", ""),
             ("model", teacher.name, student.name, ""),
@@ -119,7 +122,12 @@ class Pairing:
             ("embedding rows", f"{teacher.rows:,}", f"{student.rows:,}", ""),
             ("chat template", teacher.template, student.template, "the same" if self.templates else "different"),
             ("context", f"{teacher.context:,}", f"{student.context:,}", f"{min(teacher.context, student.context):,} for both"),
-            ("layers", f"{teacher.layers}", f"{student.layers}", f"student ← teacher: {_map(self.layer_map)}"),
+            (
+                "layers",
+                f"{teacher.layers}",
+                f"{student.layers}",
+                f"student ← teacher: {layer_map}",
+            ),
             ("width", f"{teacher.width:,}", f"{student.width:,}", _alike(teacher.width, student.width, "needs a projection")),
             ("heads", f"{teacher.heads}", f"{student.heads}", _alike(teacher.heads, student.heads, "relations, not maps")),
         ]
@@ -135,11 +143,6 @@ class Pairing:
 
 def _times(teacher: int, student: int) -> str:
     return f"{teacher / student:.1f} times smaller" if teacher >= student else "the student is the larger one"
-
-
-def _map(layers: Sequence[int]) -> str:
-    pairs = [f"{own}←{theirs}" for own, theirs in enumerate(layers)]
-    return " ".join(pairs if len(pairs) <= 8 else [*pairs[:4], "…", *pairs[-3:]])
 
 
 def _alike(left: int, right: int, otherwise: str) -> str:

@@ -12,6 +12,7 @@ from slmops.data.chat import PLAIN, ChatTemplate
 from slmops.errors import SlmopsError
 from slmops.models.bpe import TOKENIZER, byte_alphabet
 from slmops.models.fittable import BY_POSITION, Objective, Pairing, Side, Tokenizers
+from slmops.models.layers import uniform_map
 from slmops.models.load import context_length, load_tokenizer, parameter_count, read_config
 from slmops.models.sizes import Anatomy
 
@@ -62,7 +63,7 @@ def pair(teacher: Path, student: Path, *, names: tuple[str, str] | None = None, 
         shared,
         alike,
         _prompt(teacher) == _prompt(student),
-        tuple((2 * number + 1) * one.layers // (2 * two.layers) for number in range(two.layers)),
+        uniform_map(one.layers, two.layers),
         _objectives(tokenizers, one, two),
     )
 

@@ -1,4 +1,4 @@
-"""What every stored form of a teacher's distribution has in common."""
+"""What every stored form of a teacher's distribution, and what is kept of its layers, has in common."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 D = TypeVar("D", bound="Distribution")
+S = TypeVar("S", bound="Sized")
 
 
 class Distribution(ABC):
@@ -48,6 +49,18 @@ class Distribution(ABC):
         """The part with these positions and these rows of the arrays in ``by_token``."""
         cuts = dict.fromkeys(self.by_position, positions) | dict.fromkeys(self.by_token, tokens)
         return type(self)(**{name: getattr(self, name)[cut] for name, cut in cuts.items()})
+
+
+class Sized(Distribution):
+    """One whose array ``sizes`` ``[N]`` says how many rows of the arrays in ``by_token`` a position has."""
+
+    sizes: np.ndarray
+
+    def __getitem__(self: S, positions: slice) -> S:
+        start, stop, step = positions.indices(len(self))
+        assert step == 1, "positions lie together"
+        first = int(self.sizes[:start].sum(dtype=np.int64))
+        return self.cut(positions, slice(first, first + int(self.sizes[start:stop].sum(dtype=np.int64))))
 
 
 def id_type(vocabulary: int) -> np.dtype:

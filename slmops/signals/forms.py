@@ -10,6 +10,7 @@ import numpy as np
 
 from slmops.config import SignalsSection
 from slmops.signals.distribution import Distribution
+from slmops.signals.internals import Internals
 from slmops.signals.sampled import Sampled, offsets_of
 from slmops.signals.topk import TopK
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from slmops.data.templates import Encoded
 
-KINDS: Mapping[str, type[Distribution]] = {"topk": TopK, "sampled": Sampled}
-"""The arrays of each form, by the name that recipes and stores have for it."""
+KINDS: Mapping[str, type[Distribution]] = {"topk": TopK, "sampled": Sampled, "internals": Internals}
+"""The arrays of each form, by the name that recipes and stores have for it; what is kept of layers is no form of recipes."""
 
 
 class Form(Protocol):

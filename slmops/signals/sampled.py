@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from slmops.signals.distribution import Distribution, id_type
+from slmops.signals.distribution import Sized, id_type
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ _BLOCK = 128  # positions at once, so that float64 sums over the vocabulary stay
 
 
 @dataclass(frozen=True)
-class Sampled(Distribution):
+class Sampled(Sized):
     """A teacher's distribution at ``N`` positions as ``M`` drawn tokens, each once a position, with counts.
 
     The idea is Sparse Logit Sampling (Anshumann et al. 2025): a count divided by the draws of its position is an unbiased
@@ -52,12 +52,6 @@ class Sampled(Distribution):
         blocks = range(0, len(offsets), _BLOCK)
         parts = [_draw(logits[start : start + _BLOCK], samples, offsets[start : start + _BLOCK]) for start in blocks]
         return cls.concatenate(parts or [_draw(logits, samples, offsets)])
-
-    def __getitem__(self, positions: slice) -> Sampled:
-        start, stop, step = positions.indices(len(self))
-        assert step == 1, "positions lie together"
-        first = int(self.sizes[:start].sum(dtype=np.int64))
-        return self.cut(positions, slice(first, first + int(self.sizes[start:stop].sum(dtype=np.int64))))
 
 
 def offsets_of(input_ids: Sequence[int], positions: int) -> np.ndarray:

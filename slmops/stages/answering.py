@@ -14,6 +14,7 @@ from slmops.data.rows import Message, Row
 from slmops.data.sources import RawSplits
 from slmops.files import digest, write_json, write_jsonl
 from slmops.stages.context import MODEL, Context, rows_of
+from slmops.stages.layering import LayerPlan, Learner, layer_losses, layers_in, layers_key
 from slmops.stages.teaching import TOKENIZER, TRAINING, fingerprints, gold_rows
 from slmops.tasks.base import Task, open_task, task_class
 from slmops.teachers.answered import Answered, Given, answer_line, check_success, count_reasons, label, rejected_line
@@ -252,32 +253,55 @@ def answer(context: Context, teacher: RunTeacher, data: StageResult) -> StageRes
     return context.workspace.stage(key, make)
 
 
-def take_signals(context: Context, teacher: RunTeacher, data: StageResult, answers: StageResult) -> StageResult:
-    """The teacher's distribution at the answer tokens of what students train on, and of the validation rows."""
+def take_signals(
+    context: Context, teacher: RunTeacher, data: StageResult, answers: StageResult, learner: Learner | None = None
+) -> StageResult:
+    """The teacher's distribution at the answer tokens of what students train on, and of the validation rows.
+
+    Args:
+        context: Of the run.
+        teacher: Who is asked.
+        data: The prepared rows.
+        answers: What students train on.
+        learner: The student, where losses on layers are to compare it with the teacher: what is kept of the teacher's layers
+            comes out of the same pass.
+    """
     recipe = context.recipe
+    losses = layer_losses(recipe) if learner else []
     config = {
         **recipe.signals.model_dump(mode="json"),
         "chunk_rows": recipe.answers.chunk_rows,
         "precision": recipe.teacher.precision,
+        **layers_key(losses),
         **context.template_key,
     }
-    key = StageKey("signals", "signals", 4, config, {"teacher": teacher.id, "data": data.id, "answers": answers.id})
+    parents = {"teacher": teacher.id, "data": data.id, "answers": answers.id}
+    key = StageKey("signals", "signals", 4, config, {**parents, **({"student": learner.untuned.id} if learner and losses else {})})
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.signals.forms import form_of
         from slmops.signals.store import write_signals
-        from slmops.teachers.signals import signal_rows
+        from slmops.teachers.signals import internal_rows, signal_rows
 
         task = context.task(data)
         local = teacher.load()
         validation = [gold_rows(task, row)[0] for row in rows_of(data, "validation")]
         rows = rows_of(answers, TRAINING) + validation
         prompts = [*map(teacher.asking(task, data), rows)]
+        plan = None
+        if learner and losses and teacher.model:
+            depth, pairs = layers_in(teacher.model.path / MODEL), list(zip(rows, prompts, strict=True))
+            plan = LayerPlan.of(context, losses, local, depth, learner, pairs)
         form, size = form_of(recipe.signals), recipe.answers.chunk_rows
-        signals = signal_rows(local, prompts, local.template, form, chunk_rows=size, work=work)
-        store = write_signals(folder, signals, fingerprints(context, teacher.id, local.template, data, answers))
+        made_from = fingerprints(context, teacher.id, local.template, data, answers)
+        layers = plan.layers if plan else None
+        signals = signal_rows(local, prompts, local.template, form, chunk_rows=size, work=work, layers=layers)
+        store = write_signals(folder, signals, made_from)
+        kept = internal_rows(prompts, local.template, chunk_rows=size, work=work)
+        of_layers = plan.keep(folder, kept, made_from) if plan else {}
         local.template.save(folder / TOKENIZER)
-        return Made({"rows": len(store), "positions": len(store.arrays), "bytes_per_token": round(store.bytes_per_token, 1)})
+        facts = {"rows": len(store), "positions": len(store.arrays), "bytes_per_token": round(store.bytes_per_token, 1)}
+        return Made({**facts, **of_layers})
 
     return context.workspace.stage(key, make)
 

@@ -11,6 +11,7 @@ from slmops.models.pairing import pair
 from slmops.models.resolve import ResolvedModel
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
+from slmops.stages.layering import Learner, layer_losses
 from slmops.stages.outside import reply_signals
 from slmops.stages.preparing import Gold
 from slmops.stages.referring import answer_held_out
@@ -53,8 +54,11 @@ class Lesson:
         answers = answer(context, teacher, prepared)
         data = answer_held_out(context, teacher, prepared, gold)
         comparable = teacher.distribution and _comparable(context, teacher_base, student_base)
-        known = take_signals(context, teacher, data, answers) if comparable else None
-        untuned = cut_student(context, student_base, data, answers)
+        # What is kept of the teacher's layers depends on the student's.
+        early = cut_student(context, student_base, data, answers) if comparable and layer_losses(context.recipe) else None
+        learner = Learner(early, of_teacher=teacher_base.path == student_base.path) if early else None
+        known = take_signals(context, teacher, data, answers, learner) if comparable else None
+        untuned = early or cut_student(context, student_base, data, answers)
         signals = known or _of_replies(context, teacher, data, answers, untuned)
         return cls(context, gold, teacher, data, answers, signals, untuned)
 

@@ -18,6 +18,7 @@ from slmops.evaluation.systems import System
 from slmops.files import write_jsonl
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
+from slmops.stages.layering import Learner
 from slmops.stages.measuring import Turns, load_system, measure_model
 from slmops.stages.outside import measure_answers
 from slmops.stages.preparing import prepare_data
@@ -179,7 +180,8 @@ def run_probe(context: Context, teacher_base: ModelAt | None, student_base: Mode
         }
         inputs["answers"] = answer(context, teacher, inputs["data"])
         if teacher.distribution:
-            inputs["signals"] = take_signals(context, teacher, inputs["data"], inputs["answers"])
+            same = teacher_base is not None and teacher_base.path == student_base.path
+            inputs["signals"] = take_signals(context, teacher, inputs["data"], inputs["answers"], Learner(untuned, of_teacher=same))
         updates[_TRIAL] = updates[f"control-{total}"]
         section = context.recipe.training.model_copy(update={"max_steps": updates[_TRIAL]})
         measure(_TRIAL, train_model(context, _TRIAL, start, inputs, section, scoring=teacher.scoring))

@@ -116,19 +116,19 @@ class Rehearsal:
 
     def _tried(self, template: Template, kept: Sequence[Row], encoded: Sequence[Encoded]) -> Tried:
         from slmops.training.inputs import signals_of
-        from slmops.training.rehearsal import few, try_training
+        from slmops.training.rehearsal import Beside, few, try_training
 
         section = self.context.recipe.training
         objective = self._objective()
         pad_id = int(template.tokenizer.eos_token_id)
         chosen = few(encoded, section.batch_size)
         rows, batch = [kept[index] for index in chosen], [encoded[index] for index in chosen]
-        signals = None
+        signals, layers = None, None
         if objective.needs_signal and self.signals is not None:
-            store = open_signals(self.context, self._inputs(self.signals), template)
+            store, layers = open_signals(self.context, self._inputs(self.signals), template)
             signals = signals_of(rows, batch, store, objective, pad_id)
-        pairs = self._pairs(kept, template, objective)
-        return try_training(self.untuned.path / MODEL, section, objective, batch, signals, pairs, pad_id)
+        beside = Beside(layers, self._pairs(kept, template, objective))
+        return try_training(self.untuned.path / MODEL, section, objective, rows, batch, signals, beside, pad_id)
 
     def _pairs(self, kept: Sequence[Row], template: Template, objective: WeightedSum) -> list[Pair]:
         """A few pairs of texts, where the loss is about such."""

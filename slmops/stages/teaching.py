@@ -15,6 +15,7 @@ from slmops.models.cutplan import CutPlan
 from slmops.models.shrink import Wish
 from slmops.progress import say
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
+from slmops.stages.layering import open_layers
 from slmops.tasks.base import Task
 from slmops.training.registry import objective_key
 from slmops.workspace import Made, StageResult, link_or_copy
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from slmops.data.templates import Template
     from slmops.signals.store import SignalStore
     from slmops.teachers.mapping import MappedSignals
+    from slmops.teachers.matching import MatchedLayers
     from slmops.training.on_policy import Scorer
     from slmops.training.watching import Watch
 
@@ -181,6 +183,7 @@ def train_model(
         rows = rows_of(answers, TRAINING) if answers else [more for row in rows_of(data, "train") for more in gold_rows(task, row)]
         known = section if answers is None or "signals" in inputs else without_signals(section)
         chosen = known if updates_of is None else known.model_copy(update={"max_steps": updates_of.facts["steps"]})
+        signals, layers = open_signals(context, inputs, template, rows) if "signals" in inputs else (None, None)
         trained = train(
             base.path,
             folder / MODEL,
@@ -191,7 +194,8 @@ def train_model(
             section=chosen,
             seed=recipe.seed,
             what=stage,
-            signals=open_signals(context, inputs, template, rows) if "signals" in inputs else None,
+            signals=signals,
+            layers=layers,
             scorer=scoring(data, template) if scoring is not None and chosen.on_policy is not None else None,
             watch=watch,
         )
@@ -232,8 +236,8 @@ def gold_rows(task: Task, row: Row) -> list[Row]:
 
 def open_signals(
     context: Context, inputs: Mapping[str, StageResult], template: Template, rows: Sequence[Row] = ()
-) -> SignalStore | MappedSignals:
-    """The signals for a student; one with a part of the teacher's vocabulary gets them under its own ids.
+) -> tuple[SignalStore | MappedSignals, MatchedLayers | None]:
+    """The signals for a student and what is kept of layers; one with a part of the teacher's vocabulary gets its own ids.
 
     Args:
         context: Of the run.
@@ -254,10 +258,12 @@ def open_signals(
     tokens = TokenMap.between(theirs.tokenizer, template.tokenizer)
     if tokens.same:
         theirs = template
-    store = SignalStore.open(signals.path, fingerprints(context, teacher, theirs, inputs["data"], inputs["answers"]))
+    made_from = fingerprints(context, teacher, theirs, inputs["data"], inputs["answers"])
+    store = SignalStore.open(signals.path, made_from)
+    layers = open_layers(signals, made_from, template, None if tokens.same else tokens.new_ids, rows)
     if tokens.same or not tokens.part:
-        return store
+        return store, layers
     mapped = MappedSignals.of(store, theirs, template, tokens)
     if rows:
         say(mapped.describe(rows))
-    return mapped
+    return mapped, layers

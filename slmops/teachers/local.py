@@ -14,14 +14,17 @@ from slmops.data.templates import Encoded, Template
 from slmops.errors import ResourceError, TeacherError
 from slmops.models.fit import check_fits
 from slmops.models.load import context_length, load_model, parameter_count
+from slmops.models.watching import Watcher
 from slmops.runtimes.base import Generation, Runtime, Sampling
 from slmops.runtimes.torch_runtime import TorchRuntime
-from slmops.signals.distribution import Distribution
+from slmops.signals.distribution import D, Distribution
 from slmops.signals.forms import Form
+from slmops.signals.internals import Internals, Layers
 from slmops.teachers.converting import converting_candidates, open_engine
 from slmops.teachers.engines import Candidate, choose, read_record, settled, write_record
 from slmops.training.batches import collate
 from slmops.training.forward import answers_of
+from slmops.training.internals import kept_of
 from slmops.training.machine import autocast_type
 
 
@@ -100,17 +103,36 @@ class LocalTeacher:
         Raises:
             TeacherError: The engine is not PyTorch.
         """
+        return self.observe(rows, form)[0]
+
+    def observe(
+        self, rows: Sequence[Encoded], form: Form, layers: Layers | None = None
+    ) -> tuple[list[Distribution], list[Internals]]:
+        """The same, and in the same pass what is kept of layers; of none, where none are wanted.
+
+        Raises:
+            TeacherError: The engine is not PyTorch.
+            ModelError: There is no such layer, or nothing is seen of it.
+        """
         if not isinstance(self.runtime, TorchRuntime):
             raise TeacherError(f"{self.runtime.info.name} gives no distributions", fix="load the teacher with the engine torch")
+        model, batch = self.runtime.model, collate(rows, int(self.template.tokenizer.eos_token_id))
         with torch.inference_mode():
-            answers = answers_of(self.runtime.model, collate(rows, int(self.template.tokenizer.eos_token_id)))
-            joined = form.reduce(answers.logits, rows)
-        signals, start = [], 0
-        for row in rows:
-            end = start + len(row.answer_ids)
-            signals.append(joined[start:end])
-            start = end
-        return signals
+            if layers is None:
+                return _by_row(form.reduce(answers_of(model, batch).logits, rows), rows), []
+            with Watcher(model, layers).watching() as seen:
+                answers = answers_of(model, batch)
+            return _by_row(form.reduce(answers.logits, rows), rows), _by_row(kept_of(seen, layers, batch, rows), rows)
+
+
+def _by_row(joined: D, rows: Sequence[Encoded]) -> list[D]:
+    """What is about the answer tokens of a batch, cut into its rows."""
+    parts, start = [], 0
+    for row in rows:
+        end = start + len(row.answer_ids)
+        parts.append(joined[start:end])
+        start = end
+    return parts
 
 
 def _open_torch(folder: Path, template: Template, precision: str) -> TorchRuntime:

@@ -15,7 +15,7 @@ from slmops.training.projection import Projection, each, summed
 
 _VOCABULARY, _WIDTH, _K, _PAD = 11, 5, 3, 0
 # Prompt 4 5 6, answer 7 8 and the end token 1; and so on. The second prompt ends as the first answer begins.
-_ROWS = (
+ROWS = (
     Encoded((4, 5, 6, 7, 8, 1), (IGNORED, IGNORED, IGNORED, 7, 8, 1)),
     Encoded((9, 7, 10, 1), (IGNORED, IGNORED, 10, 1)),
     Encoded((3, 2, 2, 9, 4, 5, 1), (IGNORED, 2, 2, 9, 4, 5, 1)),
@@ -27,7 +27,7 @@ _BEFORE = (6, 7, 8, 7, 10, 3, 2, 2, 9, 4, 5)
 def check_in_batches(objective: Objective) -> None:
     """Raise ``AssertionError`` where a loss is about other tokens than the answers', or depends on how it is computed."""
     model = _Bigrams()
-    whole = collate(_ROWS, _PAD, _signals())
+    whole = collate(ROWS, _PAD, _signals())
     found = each(model.projection, whole, objective)
     assert torch.allclose(found, _by_hand(objective, model, from_batch(whole)), atol=1e-5), (
         "its losses in a batch are not those of the answers' tokens, each predicted by the token before it"
@@ -35,7 +35,7 @@ def check_in_batches(objective: Objective) -> None:
     value, gradient = _trained(objective, [whole])
     for name, batches, positions in (
         ("padded on the right too", [_padded_on_the_right(whole)], None),
-        ("split into several", [collate([row], _PAD, [signal]) for row, signal in zip(_ROWS, _signals(), strict=True)], None),
+        ("split into several", [collate([row], _PAD, [signal]) for row, signal in zip(ROWS, _signals(), strict=True)], None),
         *((f"projected {count} positions at a time", [whole], count) for count in (1, 4)),
     ):
         again, again_gradient = _trained(objective, batches, positions)
@@ -61,14 +61,14 @@ class _Bigrams(torch.nn.Module):
 
 def _by_hand(objective: Objective, model: _Bigrams, signal: Signal | None) -> torch.Tensor:
     logits = model.head(model.table[list(_BEFORE)]).detach()
-    labels = torch.tensor([token for row in _ROWS for token in row.answer_ids])
+    labels = torch.tensor([token for row in ROWS for token in row.answer_ids])
     return objective(Answers(logits, labels, signal))
 
 
 def _signals() -> list[TopK]:
     """A teacher's, who is as good as random."""
     generator = torch.Generator().manual_seed(4)
-    logits = [2 * torch.randn(len(row.answer_ids), _VOCABULARY, generator=generator) for row in _ROWS]
+    logits = [2 * torch.randn(len(row.answer_ids), _VOCABULARY, generator=generator) for row in ROWS]
     return [TopK.from_logits(own, _K) for own in logits]
 
 

@@ -10,9 +10,11 @@ from slmops.errors import ConfigError
 from slmops.signals.tensors import SampledTensors, TopKTensors, into_batch
 from slmops.signals.topk import LOG_ZERO
 from slmops.testing.batches import check_in_batches
+from slmops.testing.layers import check_layer_loss
 from slmops.testing.pairs import check_pairs
 from slmops.training.objectives.base import Answers, Objective
 from slmops.training.objectives.contrastive import Contrastive
+from slmops.training.objectives.matching import Matching
 
 POSITIONS, VOCABULARY = 6, 11
 
@@ -27,10 +29,14 @@ def check_objective(objective: Objective) -> None:
     about the answers' tokens, each predicted by the one before it, however the batch is padded, split or projected. One with
     ``takes_samples`` is zero, too, where the samples have exactly the student's probabilities.
 
-    A loss on pairs of texts has the promises of :func:`slmops.testing.pairs.check_pairs` in place of these.
+    What a loss on layers promises stands at :func:`slmops.testing.layers.check_layer_loss`, what one on pairs of texts does at
+    :func:`slmops.testing.pairs.check_pairs`.
     """
     if isinstance(objective, Contrastive):
         check_pairs(objective)
+        return
+    if isinstance(objective, Matching):
+        check_layer_loss(objective)
         return
     _check_shape(objective)
     _check_independence(objective)

@@ -11,7 +11,9 @@ from torch.utils.data import Dataset
 
 from slmops.data.templates import Encoded
 from slmops.signals.distribution import Distribution
+from slmops.signals.internals import RowInternals
 from slmops.signals.tensors import into_batch, join
+from slmops.training.internals import into_batch as internals_into_batch
 
 _POOL_BATCHES = 8
 
@@ -46,7 +48,12 @@ def steps_of(rows: int, batch_size: int, accumulation: int, epochs: float) -> in
     return max(1, math.ceil(math.ceil(rows / batch_size) * epochs / accumulation))
 
 
-def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[Distribution] | None = None) -> dict[str, torch.Tensor]:
+def collate(
+    rows: Sequence[Encoded],
+    pad_id: int,
+    signals: Sequence[Distribution] | None = None,
+    internals: Sequence[RowInternals] | None = None,
+) -> dict[str, torch.Tensor]:
     """Tensors of a batch of ``B`` rows with ``N`` answer tokens in all, padded on the left to ``T``.
 
     Returns:
@@ -55,10 +62,12 @@ def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[Distribution
         projects only these to the vocabulary;
         ``answer_index``: int64 ``[N]``, the answer positions in the flattened ``[B, K]``;
         ``shift_labels``: int64 ``[N]``, the tokens predicted there;
-        with signals also those of :func:`slmops.signals.tensors.into_batch`.
+        with signals also those of :func:`slmops.signals.tensors.into_batch`, with internals those of
+        :func:`slmops.training.internals.into_batch`.
     """
     texts = padded([row.input_ids for row in rows], pad_id)
-    pads = [texts["input_ids"].shape[1] - len(row.input_ids) for row in rows]
+    width = texts["input_ids"].shape[1]
+    pads = [width - len(row.input_ids) for row in rows]
     # The logits at column t - 1 predict the token at column t: the only shift in the package.
     columns = [
         [pad + position - 1 for position in range(row.prompt_length, len(row.input_ids))]
@@ -74,6 +83,8 @@ def collate(rows: Sequence[Encoded], pad_id: int, signals: Sequence[Distribution
     }
     if signals is not None:
         batch |= into_batch(join(signals))
+    if internals is not None:
+        batch |= internals_into_batch(internals, rows, width)
     return batch
 
 
@@ -98,8 +109,10 @@ class PlannedBatches(Dataset[dict[str, torch.Tensor]]):
         pad_id: int,
         signals: Sequence[Distribution] | None,
         left_out: Collection[int] = (),
+        internals: Sequence[RowInternals] | None = None,
     ) -> None:
-        self._plan, self._rows, self._pad_id, self._signals, self._left_out = plan, rows, pad_id, signals, left_out
+        self._plan, self._rows, self._pad_id, self._left_out = plan, rows, pad_id, left_out
+        self._signals, self._internals = signals, internals
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -109,7 +122,8 @@ class PlannedBatches(Dataset[dict[str, torch.Tensor]]):
             return {}
         chosen = self._plan[index]
         signals = None if self._signals is None else [self._signals[row] for row in chosen]
-        return collate([self._rows[row] for row in chosen], self._pad_id, signals)
+        internals = None if self._internals is None else [self._internals[row] for row in chosen]
+        return collate([self._rows[row] for row in chosen], self._pad_id, signals, internals)
 
 
 def only_item(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

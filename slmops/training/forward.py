@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from slmops.signals.tensors import from_batch
 from slmops.training.objectives.base import Answers
 from slmops.training.projection import Losses, Projection, each, summed
+
+if TYPE_CHECKING:
+    from slmops.training.matching import LayerLosses
 
 
 def answers_of(model: Any, batch: Mapping[str, torch.Tensor]) -> Answers:
@@ -25,8 +28,28 @@ def answers_of(model: Any, batch: Mapping[str, torch.Tensor]) -> Answers:
     return Answers(logits=chosen, labels=batch["shift_labels"], signal=from_batch(batch))
 
 
-def total_loss(model: Any, batch: Mapping[str, torch.Tensor], losses: Losses, projection: Projection | None) -> torch.Tensor:
-    """The sum of the losses of a batch's answer tokens: in chunks, or of the model as a whole where it has no projection."""
+def total_loss(
+    model: Any,
+    batch: Mapping[str, torch.Tensor],
+    losses: Losses,
+    projection: Projection | None,
+    on_layers: LayerLosses | None = None,
+    done: float = 0.0,
+) -> torch.Tensor:
+    """The sum of the losses of a batch's answer tokens: in chunks, or of the model as a whole where it has no projection.
+
+    Args:
+        model: The student.
+        batch: Of :func:`slmops.training.batches.collate`.
+        losses: Those on tokens.
+        projection: Of the model.
+        on_layers: Those on layers, out of the same forward pass.
+        done: Share of the updates that are done, for these.
+    """
+    if on_layers is not None:
+        with on_layers.watching() as seen:
+            total = total_loss(model, batch, losses, projection.whole if projection is not None else None)
+        return total + on_layers.summed(seen, batch, done=done)
     if projection is not None:
         return summed(projection, batch, losses)
     return _without_autocast(answers_of(model, batch), losses).sum()

@@ -24,6 +24,7 @@ from slmops.training.forward import total_loss
 from slmops.training.gradients import clip, rows_of_embedding
 from slmops.training.inputs import Signals, encode_rows, open_student, signals_of
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
+from slmops.training.matching import LayerLosses, RowLayers
 from slmops.training.objectives import WeightedSum
 from slmops.training.on_policy import OwnSamples, Scorer, Updates
 from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
@@ -59,6 +60,7 @@ def train(
     seed: int,
     what: str,
     signals: Signals | None = None,
+    layers: RowLayers | None = None,
     scorer: Scorer | None = None,
     watch: Watch | None = None,
 ) -> Trained:
@@ -78,6 +80,7 @@ def train(
         seed: Of batches, dropout and new weights.
         what: Name of the run, for progress.
         signals: Teacher's distributions of the rows, where an objective needs them.
+        layers: What is kept of the teacher's layers, where an objective is about these.
         scorer: The teacher of an on-policy training.
         watch: Is told each validation loss; what it raises ends the training.
 
@@ -110,8 +113,14 @@ def train(
     set_seed(seed)
     model = open_student(base, section)
     projection = Projection.of(model)
+    on_layers = _on_layers(model, objective, layers, kept, encoded, pad_id=pad_id, seed=seed) if objective.on_layers else None
     batches: torch.utils.data.Dataset[dict[str, torch.Tensor]] = PlannedBatches(
-        plan, encoded, pad_id, row_signals, own.places if own is not None else ()
+        plan,
+        encoded,
+        pad_id,
+        row_signals,
+        left_out=own.places if own is not None else (),
+        internals=on_layers.rows if on_layers is not None else None,
     )
     if pairs is not None:
         batches = WithPairs(batches, plan, pairs, section.gradient_accumulation_steps, pad_id)
@@ -134,12 +143,15 @@ def train(
             data_collator=only_item,
             objective=objective,
             projection=projection,
+            on_layers=on_layers,
             on_pairs=PairLoss.of(objective, model),
             own=own,
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if on_layers is not None:
+        on_layers.leave(model)
     final = model.merge_and_unload() if section.lora is not None else model
     final.to(torch.float32).save_pretrained(target)
     template.save(target)
@@ -161,12 +173,14 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         *,
         objective: WeightedSum,
         projection: Projection | None,
+        on_layers: LayerLosses | None,
         on_pairs: PairLoss | None,
         own: OwnSamples | None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._objective, self._projection, self._on_pairs, self._own = objective, projection, on_pairs, own
+        self._objective, self._projection = objective, projection
+        self._on_layers, self._on_pairs, self._own = on_layers, on_pairs, own
         # Our loss is a sum over answer tokens divided by their number in the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -196,11 +210,12 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         # The number of updates comes back with a checkpoint, and does not count the batches of one update.
         step = self.state.global_step
         done = step / self.state.max_steps
-        objective = self._own.objective if self._own is not None and step in self._own.updates else self._objective
-        loss = partial(objective, done=done)
+        sampled = self._own is not None and step in self._own.updates
+        loss = partial(self._own.objective if self._own is not None and sampled else self._objective, done=done)
         projection = self._projection if model is self.model else None  # one that is spread over devices is called as a whole
         with self.accelerator.autocast():
-            total = total_loss(model, inputs, loss, projection)
+            # Of own samples the teacher's layers are not kept.
+            total = total_loss(model, inputs, loss, projection, None if sampled else self._on_layers, done)
             # Divided by the number of pairs of the whole accumulated batch already.
             of_pairs = self._on_pairs(inputs, done=done) if self._on_pairs is not None else 0.0
         return total / num_items_in_batch * self.accelerator.num_processes + of_pairs
@@ -218,7 +233,14 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         folder = checkpoint_at(Path(self.args.output_dir), self.state.global_step)
         if self._own is not None:
             self._own.save(folder)
+        if self._on_layers is not None:
+            self._on_layers.save(folder)
         mark_complete(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._on_layers is not None:  # an adapter's checkpoint has nothing but the adapter
+            self._on_layers.load(Path(resume_from_checkpoint))
 
 
 def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> TrainingArguments:
@@ -248,6 +270,13 @@ def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> T
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
     )
+
+
+def _on_layers(model: Any, objective: WeightedSum, layers: RowLayers | None, *values: Any, **options: Any) -> LayerLosses:
+    if layers is None:
+        names = " and ".join(term.name for term in objective.on_layers)
+        raise TrainingError(f"{names} needs the teacher's layers and there are none", fix="use losses on tokens alone")
+    return LayerLosses.of(model, objective, layers, *values, **options)
 
 
 def _own_samples(section: TrainingSection, updates: Updates, objective: WeightedSum, scorer: Scorer | None) -> OwnSamples | None:

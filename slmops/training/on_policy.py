@@ -206,12 +206,14 @@ class OwnSamples:
 
 
 def signal_terms(objective: WeightedSum) -> WeightedSum:
-    """The part of a loss that compares with the teacher; to learn its own samples as answers would confirm a student's mistakes.
+    """The part of a loss on tokens that compares with the teacher; of own samples the teacher's layers are not kept.
+
+    To learn its own samples as answers would confirm a student's mistakes.
 
     Raises:
         ConfigError: There is none.
     """
-    terms = tuple(term for term in objective.terms if term.objective.needs_signal and term.weight.highest)
+    terms = tuple(term for term in objective.on_tokens if term.objective.needs_signal and term.weight.highest)
     if not terms:
         raise ConfigError(
             "no objective compares the student's own samples with the teacher",

@@ -68,6 +68,11 @@ class Projection:
         say("  this model's logits are more than its output layer: they are made all at once, not in chunks")
         return None
 
+    @property
+    def whole(self) -> Projection:
+        """The same with a last layer that leaves nothing out, for those who look at it."""
+        return replace(self, last=None)
+
     def hidden(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Hidden states at the answer positions of a batch of :func:`slmops.training.batches.collate`, ``[N, H]``."""
         states = self._states(batch, batch["logits_to_keep"])

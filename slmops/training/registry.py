@@ -14,13 +14,17 @@ from slmops.tasks.base import names_file
 OWN = "own"
 """Name of a loss of the user's own, whose ``file`` says where it is."""
 
+_ON_LAYERS = ("attention_maps", "attention_relations", "hidden_states")
 _DIVERGENCES = "slmops.training.objectives.divergences"
 OBJECTIVES = Registry(
     "objective",
     {
+        "attention_maps": Entry("slmops.training.objectives.attention:AttentionMaps"),
+        "attention_relations": Entry("slmops.training.objectives.attention:AttentionRelations"),
         "contrastive": Entry("slmops.training.objectives.contrastive:Contrastive"),
         "cross_entropy": Entry("slmops.training.objectives.base:CrossEntropy"),
         "forward_kl": Entry(f"{_DIVERGENCES}:ForwardKL"),
+        "hidden_states": Entry("slmops.training.objectives.hidden:HiddenStates"),
         "jsd": Entry(f"{_DIVERGENCES}:GeneralizedJSD"),
         "reverse_kl": Entry(f"{_DIVERGENCES}:ReverseKL"),
         "skew_kl": Entry(f"{_DIVERGENCES}:SkewKL"),
@@ -29,6 +33,20 @@ OBJECTIVES = Registry(
         "uld": Entry("slmops.training.objectives.uld:ULD"),
     },
 )
+
+
+def is_on_layers(spec: Mapping[str, Any]) -> bool:
+    """Whether an objective of a recipe is a loss on layers; one of ours need not be imported for that.
+
+    Raises:
+        UsageError: Nothing is known by its name.
+    """
+    name = str(spec.get("name"))
+    if own_file(spec) is not None or name in OBJECTIVES.builtin:
+        return name in _ON_LAYERS
+    from slmops.training.objectives.matching import Matching
+
+    return isinstance(found := OBJECTIVES.get(name), type) and issubclass(found, Matching)
 
 
 def own_file(spec: Mapping[str, Any]) -> str | None:

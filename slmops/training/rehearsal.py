@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -20,11 +21,11 @@ from slmops.training.findings import Pull, Selected, Tokens
 from slmops.training.forward import total_loss
 from slmops.training.inputs import open_student
 from slmops.training.machine import autocast_type
+from slmops.training.matching import LayerLosses, RowLayers
 from slmops.training.objectives import WeightedSum
-from slmops.training.objectives.contrastive import Contrastive
 from slmops.training.objectives.weighted import Term
 from slmops.training.pairs import Pair, PairLoss, into_batch
-from slmops.training.projection import Losses, Projection
+from slmops.training.projection import Projection
 
 FEW_TOKENS = 512
 """Tokens of the rows that are tried, padding included: enough to time, few enough for seconds."""
@@ -49,6 +50,19 @@ class Tried:
     token_seconds: float
     update_seconds: float
     parameters: int
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a loss may need beside rows and the teacher's distributions.
+
+    Args:
+        layers: What is kept of the teacher's layers.
+        pairs: A few pairs of texts.
+    """
+
+    layers: RowLayers | None
+    pairs: Sequence[Pair]
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -117,9 +131,10 @@ def try_training(
     base: Path,
     section: TrainingSection,
     objective: WeightedSum,
+    rows: Sequence[Row],
     encoded: Sequence[Encoded],
     signals: Sequence[Distribution] | None,
-    pairs: Sequence[Pair],
+    beside: Beside,
     pad_id: int,
 ) -> Tried:
     """One batch of rows forward and backward, for each term of the loss and for all; nothing is kept.
@@ -128,18 +143,23 @@ def try_training(
         base: Folder of the student.
         section: Hyperparameters.
         objective: The loss.
-        encoded: Rows of the batch.
+        rows: Of the batch.
+        encoded: Their tokens.
         signals: The teacher's at these, where the loss needs them.
-        pairs: Pairs of texts beside them, where the loss needs such.
+        beside: What else the loss needs.
         pad_id: Token that pads.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         model = open_student(base, section).to(device).train()
         projection = Projection.of(model)
-        whole = {**collate(encoded, pad_id, signals), **into_batch(pairs, pad_id)}
+        on_layers = None
+        if objective.on_layers and beside.layers is not None:
+            on_layers = LayerLosses.of(model, objective, beside.layers, rows, encoded, pad_id=pad_id, seed=0)
+        internals = None if on_layers is None else on_layers.rows
+        whole = {**collate(encoded, pad_id, signals, internals), **into_batch(beside.pairs, pad_id)}
         batch = {name: tensor.to(device) for name, tensor in whole.items()}
-        run = _Run(model, batch, projection, PairLoss.of(objective, model), autocast_type(section.precision))
+        run = _Run(model, batch, projection, on_layers, PairLoss.of(objective, model), autocast_type(section.precision))
         pulls = tuple(run.pull(term) for term in objective.terms)
         started = time.perf_counter()
         loss = run.backward(objective, done=0.0)
@@ -160,22 +180,25 @@ class _Run:
     model: Any
     batch: Mapping[str, torch.Tensor]
     projection: Projection | None
+    on_layers: LayerLosses | None
     on_pairs: PairLoss | None
     dtype: torch.dtype | None
 
-    def backward(self, losses: Losses | None, *, done: float | None) -> float:
+    def backward(self, losses: WeightedSum, *, done: float) -> float:
         """The loss of an update; its gradient takes the place of the one before.
 
         Args:
-            losses: Those on tokens, of which the mean is taken; ``None`` for none.
-            done: Share of the updates that are done, for the loss on pairs; ``None`` for none.
+            losses: All of a recipe, or one of them.
+            done: Share of the updates that are done.
         """
         self.model.zero_grad(set_to_none=True)
         with torch.autocast(self.batch["input_ids"].device.type, dtype=self.dtype, enabled=self.dtype is not None):
             loss = torch.zeros((), device=self.batch["input_ids"].device)
-            if losses is not None:
-                loss = loss + total_loss(self.model, self.batch, losses, self.projection) / len(self.batch["shift_labels"])
-            if self.on_pairs is not None and done is not None:
+            if losses.on_tokens or losses.on_layers:
+                on_layers = self.on_layers.only(losses.on_layers) if self.on_layers is not None and losses.on_layers else None
+                of_rows = total_loss(self.model, self.batch, partial(losses, done=done), self.projection, on_layers, done)
+                loss = loss + of_rows / len(self.batch["shift_labels"])
+            if self.on_pairs is not None and losses.on_pairs is not None:
                 loss = loss + self.on_pairs(self.batch, done=done)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
@@ -185,10 +208,7 @@ class _Run:
         """How a term pulls at the first update; of one that begins later, at the last."""
         begins = term.weight.at(0.0)
         weight, done = (begins, 0.0) if begins else (term.weight.at(1.0), 1.0)
-        if isinstance(term.objective, Contrastive):
-            self.backward(None, done=done)
-        else:
-            self.backward(lambda answers: weight * term.objective(answers), done=None)
+        self.backward(WeightedSum((term,)), done=done)
         gradients = [parameter.grad.norm() for parameter in self.model.parameters() if parameter.grad is not None]
         norm = float(torch.stack(gradients).norm()) if gradients else 0.0
         return Pull(term.name, weight, norm, term.objective.needs_signal)

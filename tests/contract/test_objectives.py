@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,16 +10,23 @@ from typing import Any
 import pytest
 import torch
 
+from slmops.models.watching import answer_rows
 from slmops.signals.tensors import SampledTensors
 from slmops.testing import batches
 from slmops.testing.objectives import check_objective
+from slmops.training import matching
 from slmops.training.batches import collate
 from slmops.training.objectives import Answers, CrossEntropy, ForwardKL
+from slmops.training.objectives.base import Matched
+from slmops.training.objectives.hidden import HiddenStates
 from slmops.training.registry import OBJECTIVES
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "attention_maps": [{"measure": "mse"}],
+    "attention_relations": [{"relations": ["query-key"]}, {"heads": 1, "relations": ["value-value", "query-key"]}],
     "contrastive": [{"pooling": "last"}, {"distance": "cosine"}, {"margin": 1.5}, {"pooling": "last", "distance": "cosine"}],
     "forward_kl": [{"kd_temperature": 3.0}, {"kd_temperature": 0.5}],
+    "hidden_states": [{"measure": "relative"}, {"measure": "cosine"}],
     "jsd": [{"beta": 0.0}, {"beta": 0.1}, {"beta": 1.0, "kd_temperature": 2.0}],
     "reverse_kl": [{"kd_temperature": 3.0}],
     "skew_kl": [{"alpha": 0.0}, {"alpha": 0.5, "kd_temperature": 2.0}],
@@ -92,6 +100,45 @@ MISTAKES = {
 def test_the_contract_names_the_broken_promise(promise: str) -> None:
     with pytest.raises(AssertionError, match=promise):
         check_objective(MISTAKES[promise])
+
+
+class BrokenOnLayers(HiddenStates):
+    """A loss on layers with a mistake: the loss is the real one, times a factor, plus what is added."""
+
+    def between(self, matched: Matched) -> torch.Tensor:
+        return WRONG[0](super().between(matched), matched)
+
+
+WRONG: list[Callable[[torch.Tensor, Matched], torch.Tensor]] = []
+LAYER_MISTAKES: dict[str, Callable[[torch.Tensor, Matched], torch.Tensor]] = {
+    "not one a position": lambda losses, matched: losses.mean(),
+    "not float32": lambda losses, matched: losses.double(),
+    "a loss is not finite": lambda losses, matched: losses / losses.sum() * 0 + losses.exp().exp(),
+    "not zero where teacher and student agree": lambda losses, matched: losses + 1.0,
+    "gradient is not zero": lambda losses, matched: losses + (matched.hidden[0][0] - matched.hidden[0][1]).sum(-1),
+    "has a lower loss": lambda losses, matched: -losses,
+    "costs nothing": lambda losses, matched: 0.0 * losses,
+    "not about what was read before each token": lambda losses, matched: losses * matched.read.shape[1],
+    "split into several": lambda losses, matched: losses * (1 if len(losses) < 11 else 1 + 1e-4),
+}
+
+
+@pytest.mark.parametrize("promise", LAYER_MISTAKES)
+def test_the_contract_names_the_broken_promise_of_a_loss_on_layers(promise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "WRONG", [LAYER_MISTAKES[promise]])
+    with pytest.raises(AssertionError, match=promise):
+        check_objective(BrokenOnLayers())
+
+
+def test_the_contract_notices_a_shift_by_one_in_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the hidden state at an answer token is taken for the one that predicts it."""
+
+    def shifted(states: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return answer_rows(states, {**batch, "logits_to_keep": batch["logits_to_keep"] + 1})
+
+    monkeypatch.setattr(matching, "answer_rows", shifted)
+    with pytest.raises(AssertionError, match="not about what was read before each token"):
+        check_objective(HiddenStates())
 
 
 @pytest.mark.parametrize("loss", [kl_of_top, kl_softened_on_one_side])

@@ -9,6 +9,7 @@ import torch
 
 from slmops.config import Section
 from slmops.errors import ConfigError
+from slmops.models.watching import Attended
 from slmops.signals.tensors import SampledTensors, Signal, TopKTensors
 
 WHERE = "training.objectives"
@@ -16,25 +17,53 @@ WHERE = "training.objectives"
 
 
 @dataclass(frozen=True)
+class Matched:
+    """Layers of the student beside those of the teacher that they should be like, of ``B`` rows of ``T`` tokens, in float32.
+
+    Args:
+        hidden: Of each pair the hidden states at the answer positions, the student's first, ``[N, H]``.
+        attention: Of each pair what enters the attention, the student's first.
+        columns: int64 ``[K]``, the columns at which any row has an answer position.
+        places: int64 ``[N]``, the answer positions in the flattened ``[B, K]``.
+        read: bool ``[B, T]``, false at padding.
+    """
+
+    hidden: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    attention: tuple[tuple[Attended, Attended], ...]
+    columns: torch.Tensor
+    places: torch.Tensor
+    read: torch.Tensor
+
+    @property
+    def earlier(self) -> torch.Tensor:
+        """Whether a position comes no later than a column, bool ``[B, K, T]``; false at padding."""
+        position = torch.arange(self.read.shape[1], device=self.read.device)
+        return self.read.unsqueeze(1) & (position <= self.columns.unsqueeze(-1))
+
+
+@dataclass(frozen=True)
 class Answers:
     """What an objective sees of a batch: ``N`` answer positions, shifted and masked already.
 
     Args:
-        logits: Student's logits, float32 ``[N, V]``.
+        logits: Student's logits, float32 ``[N, V]``; a loss on layers sees none, ``[N, 0]``.
         labels: Token ids of the answers, int64 ``[N]``.
         signal: Teacher's distribution there, or ``None`` without a teacher.
+        matched: Pairs of layers, for a loss on layers.
     """
 
     logits: torch.Tensor
     labels: torch.Tensor
     signal: Signal | None = None
+    matched: Matched | None = None
 
 
 class Objective(Protocol):
     """A loss; ``needs_signal`` says whether it can work without a teacher's distribution.
 
     Two more attributes may be given, and are False where they are not: ``takes_samples`` (tokens sampled from the teacher
-    will do) and ``across_tokenizers`` (the teacher's token ids may mean other tokens than the student's).
+    will do) and ``across_tokenizers`` (the teacher's token ids may mean other tokens than the student's). A loss on layers
+    derives from :class:`slmops.training.objectives.matching.Matching`.
     """
 
     @property

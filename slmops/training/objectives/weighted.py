@@ -13,6 +13,7 @@ from slmops.errors import ConfigError
 from slmops.signals.tensors import SampledTensors, Signal
 from slmops.training.objectives.base import WHERE, Answers, Objective, not_for_samples
 from slmops.training.objectives.contrastive import Contrastive
+from slmops.training.objectives.matching import Matching
 from slmops.training.objectives.own import OwnLoss
 from slmops.training.objectives.schedule import Schedule, schedule_of
 from slmops.training.registry import OBJECTIVES, own_file
@@ -35,7 +36,8 @@ class Term:
 class WeightedSum:
     """The loss of a recipe.
 
-    Called, it is the sum of the losses on tokens; the one on pairs is computed by :class:`slmops.training.pairs.PairLoss`.
+    Called, it is the sum of the losses on tokens; those on layers are summed by :class:`slmops.training.matching.LayerLosses`, the
+    one on pairs of texts is computed by :class:`slmops.training.pairs.PairLoss`.
     """
 
     terms: tuple[Term, ...]
@@ -65,13 +67,18 @@ class WeightedSum:
     @property
     def on_tokens(self) -> tuple[Term, ...]:
         """The terms about tokens."""
-        return tuple(term for term in self.terms if not isinstance(term.objective, Contrastive))
+        return tuple(term for term in self.terms if not isinstance(term.objective, Matching | Contrastive))
 
     @property
     def on_pairs(self) -> tuple[Schedule, Contrastive] | None:
         """Weight and loss of the term about pairs of texts, if there is one."""
         found = [(term.weight, term.objective) for term in self.terms if isinstance(term.objective, Contrastive)]
         return found[0] if found else None
+
+    @property
+    def on_layers(self) -> tuple[Term, ...]:
+        """The terms about layers."""
+        return tuple(term for term in self.terms if isinstance(term.objective, Matching))
 
     @property
     def needs_signal(self) -> bool:

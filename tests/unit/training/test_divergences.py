@@ -21,6 +21,9 @@ from slmops.training.objectives.divergences import ForwardKL, GeneralizedJSD, Re
 from slmops.training.objectives.uld import ULD
 from slmops.training.registry import OBJECTIVES
 
+ON_LAYERS = ("attention_maps", "attention_relations", "hidden_states")
+OTHERS = ("contrastive", "cross_entropy", "forward_kl", *ON_LAYERS)
+
 Formula = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -187,9 +190,7 @@ def test_sampled_tokens_travel_in_a_batch_and_padding_among_them_counts_nothing(
     assert signal.at(slice(1, 2)).weights.tolist() == [[1.0, 0.0]]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in OBJECTIVES.names() if name not in ("contrastive", "cross_entropy", "forward_kl")]
-)
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES.names() if name not in OTHERS])
 def test_only_the_forward_kl_is_defined_for_samples(name: str) -> None:
     answers = with_all_samples(example_answers(), torch.zeros(POSITIONS, VOCABULARY))
     with pytest.raises(ConfigError, match=f"{name} is not defined for tokens sampled from the teacher\n.*signals.form to topk"):
