@@ -4,17 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from slmops.errors import ConfigError
+from slmops.models.load import read_config
+from slmops.signals.internals import Layers
 
 LayerPair = tuple[int, int]
 """A layer of the student and one of the teacher, from 0."""
 
 LayerChoice = Literal["auto", "uniform", "last", "similarity"] | tuple[LayerPair, ...]
 """A rule for the layers, or the pairs themselves."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides whether layers can be compared, and what they take when they are kept.
+
+    Args:
+        layers: Number of layers.
+        width: Values a token has between layers.
+        heads: Attention heads.
+        shared: Those that have keys and values of their own.
+        head: Values of a head.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    shared: int
+    head: int
+
+    @classmethod
+    def of(cls, model: Path) -> Shape:
+        """That of a model folder.
+
+        Raises:
+            ModelError: There is no configuration.
+        """
+        config = read_config(model)
+        text = {**config, **(config.get("text_config") or {})}
+        width, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+        shared, head = text.get("num_key_value_heads") or heads, text.get("head_dim") or width // heads
+        return cls(int(text["num_hidden_layers"]), width, heads, int(shared), int(head))
+
+    def bytes_kept(self, layers: Layers) -> tuple[int, int]:
+        """Bytes that these layers take for an answer token, and for every token that is read."""
+        attended = 2 * self.head * (self.heads + 2 * self.shared)
+        return 4 + len(layers.hidden) * (2 * self.width + 4), 4 + len(layers.attention) * attended
 
 
 @dataclass(frozen=True)

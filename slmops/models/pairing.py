@@ -72,14 +72,15 @@ def _objectives(tokenizers: Tokenizers, teacher: Side, student: Side) -> tuple[O
     """What can be asked of a student, strongest first."""
     positions = tokenizers in BY_POSITION
     under = "under the student's numbers" if tokenizers == "student's is a part" else "of the same tokens"
+    no_position = "positions are not the same tokens"
     projected = "" if teacher.width == student.width else ", through a learned projection"
-    maps = "maps or relations" if teacher.heads == student.heads else "relations (MiniLM), as the numbers of heads differ"
+    maps = "attention_maps too" if teacher.heads == student.heads else "no attention_maps, as the numbers of heads differ"
     return (
         Objective("answers: cross_entropy", True, "text is text for any tokenizer"),
         Objective("distributions: forward_kl and others", positions, under if positions else "a position is not the same token"),
         Objective("distributions: uld", True, "not needed" if positions else "compares sorted probabilities"),
-        Objective("hidden states", positions, f"layers as above{projected}" if positions else "positions are not the same tokens"),
-        Objective("attention", positions, maps if positions else "positions are not the same tokens"),
+        Objective("layers: hidden_states", positions, f"layers as above{projected}" if positions else no_position),
+        Objective("layers: attention_relations and others", positions, maps if positions else no_position),
     )
 
 

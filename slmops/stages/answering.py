@@ -14,7 +14,7 @@ from slmops.data.rows import Message, Row
 from slmops.data.sources import RawSplits
 from slmops.files import digest, write_json, write_jsonl
 from slmops.stages.context import MODEL, Context, rows_of
-from slmops.stages.layering import LayerPlan, Learner, layer_losses, layers_in, layers_key
+from slmops.stages.layering import LayerPlan, Learner, layer_losses, layers_key
 from slmops.stages.teaching import TOKENIZER, TRAINING, fingerprints, gold_rows
 from slmops.tasks.base import Task, open_task, task_class
 from slmops.teachers.answered import Answered, Given, answer_line, check_success, count_reasons, label, rejected_line
@@ -290,8 +290,8 @@ def take_signals(
         prompts = [*map(teacher.asking(task, data), rows)]
         plan = None
         if learner and losses and teacher.model:
-            depth, pairs = layers_in(teacher.model.path / MODEL), list(zip(rows, prompts, strict=True))
-            plan = LayerPlan.of(context, losses, local, depth, learner, pairs)
+            both = list(zip(rows, prompts, strict=True))
+            plan = LayerPlan.of(context, losses, local, teacher.model.path / MODEL, learner, both)
         form, size = form_of(recipe.signals), recipe.answers.chunk_rows
         made_from = fingerprints(context, teacher.id, local.template, data, answers)
         layers = plan.layers if plan else None

@@ -12,8 +12,8 @@ import numpy as np
 from slmops.config import Recipe
 from slmops.data.rows import Row
 from slmops.errors import ConfigError
-from slmops.models.layers import Depths, LayerPair, describe_pairs, linear_cka
-from slmops.models.load import read_config
+from slmops.models.fit import check_disk
+from slmops.models.layers import Depths, LayerPair, Shape, describe_pairs, linear_cka
 from slmops.progress import say
 from slmops.signals.internals import Layers
 from slmops.stages.context import MODEL, Context
@@ -78,44 +78,50 @@ class LayerPlan:
 
     @classmethod
     def of(
-        cls, context: Context, losses: Sequence[Matching], teacher: LocalTeacher, depth: int, learner: Learner, rows: Asked
+        cls, context: Context, losses: Sequence[Matching], teacher: LocalTeacher, at: Path, learner: Learner, rows: Asked
     ) -> LayerPlan:
-        """Pair the layers, and say so.
+        """Pair the layers, and say so and what keeping them takes.
 
         Args:
             context: Of the run.
             losses: On layers.
             teacher: Ready to be asked.
-            depth: Layers of the teacher.
+            at: Its folder.
             learner: The student.
             rows: As student and teacher read them; some tell which layers are alike, where that decides.
 
         Raises:
-            ConfigError: A pair names a layer that there is not.
+            ConfigError: A pair names a layer that there is not, or a loss cannot compare the layers of these models.
+            ResourceError: It does not fit on the disk.
         """
         student = learner.untuned.path / MODEL
+        theirs, own = Shape.of(at), Shape.of(student)
+        _compare(losses, theirs, own)
         kept = learner.untuned.facts.get("kept_layers") if learner.of_teacher else None
         depths = Depths(
-            depth,
-            layers_in(student),
+            theirs.layers,
+            own.layers,
             None if kept is None else tuple(kept),
-            lambda: _similarity(context, teacher, depth, student, rows),
+            lambda: _similarity(context, (teacher, theirs.layers), (student, own.layers), rows),
         )
         pairs = tuple(loss.pairs(depths) for loss in losses)
-        for loss, own in zip(losses, pairs, strict=True):
-            say(f"  {loss.name}: layers of student ← teacher {describe_pairs(own)}")
-        wanted = ((loss.part, theirs) for loss, own in zip(losses, pairs, strict=True) for _, theirs in own)
-        return cls(Layers.of(wanted), pairs)
+        for loss, some in zip(losses, pairs, strict=True):
+            say(f"  {loss.name}: layers of student ← teacher {describe_pairs(some)}")
+        layers = Layers.of((loss.part, number) for loss, some in zip(losses, pairs, strict=True) for _, number in some)
+        answer, read = theirs.bytes_kept(layers)
+        encoded = [teacher.template.encode(asked) for _, asked in rows]
+        size = sum(answer * len(row.answer_ids) + read * len(row.input_ids) for row in encoded) / 1e6
+        say(f"  of the teacher's layers: {answer:,} bytes an answer token and {read:,} a token read, about {size:,.0f} MB")
+        check_disk(context.workspace.root, 2 * size)  # once in finished chunks, once in the files made of these
+        return cls(layers, pairs)
 
     def keep(self, folder: Path, kept: Iterable[tuple[str, Distribution]], fingerprints: Mapping[str, str]) -> dict[str, Any]:
-        """Write what is kept of the layers of rows beside the signals of a folder, say its size, and return the facts."""
+        """Write what is kept of the layers of rows beside the signals of a folder, and return the facts."""
         from slmops.signals.store import write_signals
 
         store = write_signals(folder / INTERNALS, kept, {**fingerprints, LAYERS: self.layers.fingerprint})
-        size = round(store.bytes_per_token, 1)
-        say(f"  of the teacher's layers: {store.size / 1e6:,.1f} MB, {size:,.0f} bytes an answer token")
         pairs = [[list(pair) for pair in own] for own in self.pairs]
-        return {LAYERS: {**self.layers.as_dict(), "pairs": pairs, "bytes_per_token": size}}
+        return {LAYERS: {**self.layers.as_dict(), "pairs": pairs, "bytes_per_token": round(store.bytes_per_token, 1)}}
 
 
 def open_layers(
@@ -142,18 +148,32 @@ def open_layers(
     return matched
 
 
-def layers_in(model: Path) -> int:
-    """Layers of a model folder."""
-    config = read_config(model)
-    return int({**config, **(config.get("text_config") or {})}["num_hidden_layers"])
+def _compare(losses: Sequence[Matching], teacher: Shape, student: Shape) -> None:
+    """Try each loss on layers of these shapes, before anything is taken of the teacher."""
+    import torch
+
+    from slmops.models.watching import Attended
+    from slmops.training.objectives.base import Answers, Matched
+
+    def attended(shape: Shape) -> Attended:
+        queries, keys = (torch.zeros(1, 1, count, shape.head) for count in (shape.heads, shape.shared))
+        return Attended(queries, keys, keys)
+
+    one, states = torch.zeros(1, dtype=torch.int64), torch.ones(1, teacher.width)
+    read = torch.ones(1, 1, dtype=torch.bool)
+    matched = Matched(((states, states),), ((attended(student), attended(teacher)),), one, one, read)
+    for loss in losses:
+        loss(Answers(torch.zeros(1, 0), one, matched=matched))
 
 
-def _similarity(context: Context, teacher: LocalTeacher, depth: int, student: Path, rows: Asked) -> np.ndarray:
+def _similarity(context: Context, teacher: tuple[LocalTeacher, int], student: tuple[Path, int], rows: Asked) -> np.ndarray:
     """Linear CKA of the hidden states at answer tokens of some rows, ``[student's layers, teacher's layers]``."""
     from slmops.teachers.local import LocalTeacher
 
-    own = LocalTeacher.load(student, context.template(student), "float32")
-    some = [(own.template.encode(mine), teacher.template.encode(theirs)) for mine, theirs in rows[:: max(1, len(rows) // _ROWS)]]
+    asked, depth = teacher
+    folder, own_depth = student
+    own = LocalTeacher.load(folder, context.template(folder), "float32")
+    some = [(own.template.encode(mine), asked.template.encode(theirs)) for mine, theirs in rows[:: max(1, len(rows) // _ROWS)]]
     alike = [pair for pair in some if len(pair[0].answer_ids) == len(pair[1].answer_ids)][:_ROWS]
     if not alike:
         raise ConfigError(
@@ -161,9 +181,7 @@ def _similarity(context: Context, teacher: LocalTeacher, depth: int, student: Pa
             where="training.objectives",
             fix="give layers: uniform",
         )
-    return linear_cka(
-        _states(own, [mine for mine, _ in alike], layers_in(student)), _states(teacher, [theirs for _, theirs in alike], depth)
-    )
+    return linear_cka(_states(own, [mine for mine, _ in alike], own_depth), _states(asked, [them for _, them in alike], depth))
 
 
 def _states(model: LocalTeacher, rows: Sequence[Encoded], depth: int) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from slmops.signals.tensors import from_batch
+from slmops.training.internals import has_layers
 from slmops.training.objectives.base import Answers
 from slmops.training.projection import Losses, Projection, each, summed
 
@@ -43,10 +44,10 @@ def total_loss(
         batch: Of :func:`slmops.training.batches.collate`.
         losses: Those on tokens.
         projection: Of the model.
-        on_layers: Those on layers, out of the same forward pass.
+        on_layers: Those on layers, out of the same forward pass; a batch without a teacher's layers has none.
         done: Share of the updates that are done, for these.
     """
-    if on_layers is not None:
+    if on_layers is not None and has_layers(batch):
         with on_layers.watching() as seen:
             total = total_loss(model, batch, losses, projection.whole if projection is not None else None)
         return total + on_layers.summed(seen, batch, done=done)

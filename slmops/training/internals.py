@@ -76,10 +76,13 @@ def into_batch(internals: Sequence[RowInternals], rows: Sequence[Encoded], width
     }
 
 
-def from_batch(batch: Mapping[str, torch.Tensor]) -> TeacherInternals | None:
-    """What :func:`into_batch` put in; ``None`` where nothing is."""
-    if _HIDDEN not in batch:
-        return None
+def has_layers(batch: Mapping[str, torch.Tensor]) -> bool:
+    """Whether :func:`into_batch` put something in."""
+    return _HIDDEN in batch
+
+
+def from_batch(batch: Mapping[str, torch.Tensor]) -> TeacherInternals:
+    """What :func:`into_batch` put in."""
     arrays = [batch[_PREFIX + name] for name in _ATTENDED]
     attended = tuple(Attended(*(array[:, :, number] for array in arrays)) for number in range(arrays[0].shape[2]))
     return TeacherInternals(batch[_HIDDEN], attended, batch[_ANSWER], batch[_WHOLE])

@@ -131,7 +131,6 @@ class LayerLosses:
             done: Share of the updates that are done, for weights that change.
         """
         teacher = from_batch(batch)
-        assert teacher is not None, "the batch has what is kept of the teacher's layers"
         labels = batch["shift_labels"]
         total = torch.zeros(len(labels), device=labels.device)
         with torch.autocast(labels.device.type, enabled=False):
@@ -166,9 +165,7 @@ class LayerLosses:
         return Matched(tuple(states), tuple(attended), batch["logits_to_keep"], batch["answer_index"], read)
 
     def _make_projections(self, seen: Seen, batch: Mapping[str, torch.Tensor], seed: int) -> None:
-        teacher = from_batch(batch)
-        assert teacher is not None
-        width = teacher.hidden.shape[-1]
+        width = from_batch(batch).hidden.shape[-1]
         generator = torch.Generator().manual_seed(seed)
         for number, (term, pairs) in enumerate(zip(self._terms, self._pairs, strict=True)):
             for own, theirs in pairs if _objective(term).part == "hidden" else ():

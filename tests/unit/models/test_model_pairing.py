@@ -58,8 +58,8 @@ def test_which_objectives_follow(folder: Path, student: str, positions: bool) ->
         "answers: cross_entropy",
         "distributions: forward_kl and others",
         "distributions: uld",
-        "hidden states",
-        "attention",
+        "layers: hidden_states",
+        "layers: attention_relations and others",
     ]
     assert list(possible.values()) == [True, positions, True, positions, positions]
     assert ("ULD" in found.rule) is not positions

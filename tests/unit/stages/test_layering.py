@@ -9,6 +9,7 @@ import pytest
 
 from slmops.config import load_recipe
 from slmops.errors import ConfigError, FingerprintError
+from slmops.files import read_json, write_json
 from slmops.models.load import load_model
 from slmops.models.resolve import resolve
 from slmops.preflight import check_objectives
@@ -60,7 +61,7 @@ def test_what_is_kept_follows_from_the_losses_and_the_student(lesson: Any, capsy
     said = capsys.readouterr().err
     assert "hidden_states: layers of student ← teacher 0←2 1←3" in said
     assert "attention_relations: layers of student ← teacher 1←3" in said
-    assert f"{facts['bytes_per_token']:,.0f} bytes an answer token" in said
+    assert "of the teacher's layers: 268 bytes an answer token and 260 a token read, about 0 MB" in said
     trained = made.distilled()
     rows = made.answers.path / "training.jsonl"
     count = len(rows.read_text(encoding="utf-8").splitlines())
@@ -121,6 +122,16 @@ def test_attention_of_a_teacher_that_is_asked_otherwise_is_refused(lesson: Any) 
     with pytest.raises(ConfigError, match=r"attention can be compared in no row.*\n.*hidden_states"):
         lesson([CROSS, RELATIONS], tune=None).distilled()
     assert lesson([CROSS, HIDDEN], tune=None).distilled().facts["steps"] == 2
+
+
+def test_heads_that_cannot_be_compared_are_refused_before_signals_are_taken(lesson: Any, tmp_path: Path) -> None:
+    small = save_tiny_model(tmp_path / "small", layers=2, hidden=32)
+    config = read_json(small / "config.json")
+    config |= {"num_attention_heads": 2, "head_dim": 16, "num_key_value_heads": 1}
+    write_json(small / "config.json", config)
+    with pytest.raises(ConfigError, match="the teacher has 4 attention heads and the student 2"):
+        lesson([CROSS, {"name": "attention_maps"}], {"model": str(small)})
+    assert not list((tmp_path / "out").rglob("chunk-*"))
 
 
 def test_layers_that_there_are_not_are_refused_before_signals_are_taken(lesson: Any) -> None:

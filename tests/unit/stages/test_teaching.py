@@ -21,6 +21,7 @@ KL: dict[str, Any] = {"name": "forward_kl"}
         # A weight that falls to zero in favour of a term that is gone.
         ([{"name": "cross_entropy", "weight": {"from": 0.8, "to": 0}}, KL], [{"name": "cross_entropy", "weight": 0.8}]),
         ([KL, {"name": "contrastive", "weight": 0.1}], [{"name": "cross_entropy"}, {"name": "contrastive", "weight": 0.1}]),
+        ([{"name": "cross_entropy"}, {"name": "hidden_states", "weight": 0.1}], [{"name": "cross_entropy"}]),
         ([{"name": "uld"}, {"name": "jsd", "beta": 0.1}], [{"name": "cross_entropy"}]),
     ],
 )

@@ -12,6 +12,7 @@ import torch
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template, choose_template
 from slmops.errors import ConfigError, FingerprintError
+from slmops.models.layers import Shape
 from slmops.models.load import load_model, load_tokenizer
 from slmops.models.tokenmap import TokenMap
 from slmops.models.vocabulary import Vocabulary, trim_vocabulary
@@ -68,11 +69,12 @@ def test_a_row_has_its_hidden_states_and_what_was_attended_to(store: SignalStore
         assert {kept.hidden.dtype, kept.query.dtype, kept.key.dtype, kept.value.dtype} == {np.dtype(np.float16)}
 
 
-def test_it_is_memory_mapped_and_its_size_is_known(store: SignalStore) -> None:
+def test_it_is_memory_mapped_and_its_size_is_known(store: SignalStore, tiny_model: Path) -> None:
     assert all(isinstance(getattr(store.arrays, name), np.memmap) for name in store.arrays.names())
     answers = len(store.arrays)
     read = store.arrays.tokens
     exact = answers * (4 + 2 * (2 * 64 + 4)) + read * (4 + 2 * 2 * (4 + 2 + 2) * 16)
+    assert Shape.of(tiny_model).bytes_kept(KEPT) == (4 + 2 * (2 * 64 + 4), 4 + 2 * 2 * (4 + 2 + 2) * 16)
     assert store.bytes_per_token == pytest.approx(exact / answers, rel=0.2)
 
 
@@ -163,7 +165,6 @@ def test_a_student_with_fewer_tokens_is_compared_where_it_reads_the_same(
     assert own.check(EVERY) == "  compared with the teacher's: hidden states in 8 of 9 rows, attention in 7 of 9 rows"
     batch = collate([trimmed.encode(row) for row in EVERY], 0, internals=[own.get(row) for row in EVERY])
     inside = from_batch(batch)
-    assert inside is not None
     counts = [len(trimmed.encode(row).answer_ids) for row in EVERY]
     assert inside.answer.tolist() == [row is not NEW_ANSWER for row, count in zip(EVERY, counts, strict=True) for _ in range(count)]
     assert not inside.hidden[~inside.answer].any()
@@ -195,7 +196,6 @@ def test_padding_stands_on_the_left_of_what_was_attended_to(store: SignalStore, 
     own = matched(store, template)
     encoded: list[Encoded] = [template.encode(row) for row in ROWS[:3]]
     inside = from_batch(collate(encoded, 0, internals=[own.get(row) for row in ROWS[:3]]))
-    assert inside is not None
     width = max(len(one.input_ids) for one in encoded)
     for place, (row, one) in enumerate(zip(ROWS[:3], encoded, strict=True)):
         kept, start = kept_of(store, row), width - len(one.input_ids)

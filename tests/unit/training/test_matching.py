@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from slmops.config import LoraSection, TrainingSection
 from slmops.data.rows import Row
@@ -15,7 +17,7 @@ from slmops.data.templates import Template
 from slmops.errors import ConfigError, FingerprintError, TrainingError
 from slmops.models.load import load_model
 from slmops.signals.forms import TopKForm
-from slmops.signals.internals import Layers
+from slmops.signals.internals import Layers, RowInternals
 from slmops.signals.store import SignalStore, write_signals
 from slmops.teachers.local import LocalTeacher
 from slmops.teachers.matching import MatchedLayers
@@ -164,6 +166,41 @@ def test_a_student_comes_to_resemble_its_teacher_and_no_projection_is_saved(run:
     assert model.config.hidden_size == 32
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "phi3", "gemma3_text"])
+def test_every_family_is_zero_to_itself_and_learns_elsewhere(kind: str, template: Template, teacher: LocalTeacher) -> None:
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "head_dim": 8}
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 384, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    special |= {"query_pre_attn_scalar": 24} if kind == "gemma3_text" else {}
+    config = AutoConfig.for_model(kind, **shape, **special, initializer_range=0.3)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    itself = LocalTeacher(type(teacher.runtime)(model, template.tokenizer, 256), template)
+    encoded, kept = [template.encode(row) for row in ROWS], Layers((0, 2), (1, 2))
+    signals, internals = itself.observe(encoded, TopKForm(8), kept)
+    rows = [RowInternals(one, answer=True, whole=True) for one in internals]
+    loss = WeightedSum.of([{"name": "hidden_states"}, RELATIONS, {"name": "attention_maps"}])
+    pairs, by_row = [[(0, 0), (2, 2)], [(1, 1)], [(2, 2)]], {row.id: one for row, one in zip(ROWS, rows, strict=True)}
+    source: Any = SimpleNamespace(layers=kept, pairs=pairs, get=lambda row: by_row[row.id])
+    layers = LayerLosses.of(model, loss, source, ROWS, encoded, pad_id=0, seed=1)
+    batch = collate(encoded, 0, signals, rows)
+    total = total_loss(model, batch, loss, Projection.of(model), layers)
+    assert abs(float(total.detach())) < 1e-3
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    found = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        total = total_loss(model, batch, loss, Projection.of(model), layers)
+        total.backward()
+        optimizer.step()
+        found.append(float(total.detach()))
+    assert found[0] > 1
+    assert found[-1] < 0.8 * found[0]
+
+
 def test_without_weight_nothing_of_the_layers_is_learned(run: Train, tmp_path: Path) -> None:
     run("plain", objectives=[{"name": "cross_entropy"}])
     rising = {"from": 0.0, "to": 0.0}
@@ -174,8 +211,11 @@ def test_without_weight_nothing_of_the_layers_is_learned(run: Train, tmp_path: P
     assert plain != more
 
 
-@pytest.mark.parametrize("lora", [None, LoraSection(r=4, dropout=0.2)], ids=["whole", "adapter"])
-@pytest.mark.parametrize(("function", "call"), [("total_loss", 3), ("write_json", 2)], ids=["in an update", "in a checkpoint"])
+@pytest.mark.parametrize(
+    ("lora", "function", "call"),
+    [(None, "write_json", 2), (LoraSection(r=4, dropout=0.2), "total_loss", 3)],
+    ids=["whole, in a checkpoint", "an adapter, in an update"],
+)
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoraSection | None, function: str, call: int
 ) -> None:
