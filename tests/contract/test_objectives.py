@@ -26,7 +26,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "attention_relations": [{"relations": ["query-key"]}, {"heads": 1, "relations": ["value-value", "query-key"]}],
     "contrastive": [{"pooling": "last"}, {"distance": "cosine"}, {"margin": 1.5}, {"pooling": "last", "distance": "cosine"}],
     "forward_kl": [{"kd_temperature": 3.0}, {"kd_temperature": 0.5}],
-    "hidden_states": [{"measure": "relative"}, {"measure": "cosine"}],
+    "hidden_states": [{"measure": "mse"}, {"measure": "cosine"}],
     "jsd": [{"beta": 0.0}, {"beta": 0.1}, {"beta": 1.0, "kd_temperature": 2.0}],
     "reverse_kl": [{"kd_temperature": 3.0}],
     "skew_kl": [{"alpha": 0.0}, {"alpha": 0.5, "kd_temperature": 2.0}],

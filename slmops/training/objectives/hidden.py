@@ -17,15 +17,15 @@ _LEAST = 1e-12
 class HiddenStates(Matching):
     """The distance of hidden states ``s`` of the student to ``t`` of the teacher at answer positions.
 
-    ``mse`` is the mean of ``(s − t)²`` over the width, ``relative`` ``|s − t|² / |t|²``, which has the same size in every layer,
-    and ``cosine`` ``1 − cos(s, t)``. Where the widths differ, ``s`` goes through a matrix first that is trained with the student
-    and not kept.
+    ``mse`` is the mean of ``(s − t)²`` over the width, which in late layers may be hundreds; ``relative`` is ``|s − t|² / |t|²``,
+    which has the same size in every layer; ``cosine`` is ``1 − cos(s, t)``. Where the widths differ, ``s`` goes through a matrix
+    first that is trained with the student and not kept.
     """
 
     name: ClassVar[str] = "hidden_states"
     part: ClassVar[Part] = "hidden"
 
-    measure: Literal["mse", "relative", "cosine"] = Field("mse", description="mse, mse by the teacher's square, or 1 - cosine")
+    measure: Literal["relative", "mse", "cosine"] = Field("relative", description="mse by the teacher's square, mse, or 1 - cosine")
     projection: bool = Field(False, description="Learn a projection where the widths are the same, too")
 
     def projects(self, student: int, teacher: int) -> bool:
