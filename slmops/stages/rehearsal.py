@@ -30,7 +30,6 @@ FACTS, TABLE = "pre-flight.json", "pre-flight.txt"
 _READ = ("objectives", "batch_size", "gradient_accumulation_steps", "epochs", "max_steps")
 _READ_TOO = ("max_length", "precision", "lora", "freeze_embeddings")
 _FEW = 4
-_CURVE_POINTS = 8
 
 
 @dataclass(frozen=True)
@@ -157,6 +156,7 @@ class Rehearsal:
         from slmops.models.fit import memory_available_mb, memory_needed_mb
         from slmops.training.batches import steps_of
         from slmops.training.findings import Cost
+        from slmops.training.watching import CURVE_POINTS
 
         section = self.context.recipe.training
         left = max(1, round(rows * tokens.left / tokens.rows))
@@ -165,7 +165,7 @@ class Rehearsal:
         update = accumulated * min(section.batch_size, left) * tokens.length * tried.token_seconds + tried.update_seconds
         held_out = len(rows_of(self.data, "validation"))
         # A forward pass alone takes a third of the time.
-        validation = min(_CURVE_POINTS, updates) * held_out * tokens.length * tried.token_seconds / 3
+        validation = min(CURVE_POINTS, updates) * held_out * tokens.length * tried.token_seconds / 3
         return Cost(
             trainings=self.trainings,
             updates=updates,

@@ -22,7 +22,9 @@ from slmops.training.projection import Projection
 Watch = Callable[[float, float], None]
 """Is told the share of the updates that are done and the validation loss, about eight times a run."""
 
-_CURVE_POINTS = 8
+CURVE_POINTS = 8
+"""Times that a training looks at its validation loss."""
+
 _VALIDATION_BATCH = 32
 
 
@@ -40,7 +42,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
         watch: Watch | None,
     ) -> None:
         self._advance, self._watch = advance, watch
-        self._every = max(1, steps // _CURVE_POINTS)
+        self._every = max(1, steps // CURVE_POINTS)
         self._checkpoint_seconds = section.checkpoint_seconds
         self._dtype = autocast_type(section.precision)
         self._validation, self._pad_id, self._projection = validation, pad_id, projection

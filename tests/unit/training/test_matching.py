@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from slmops.config import LoraSection, TrainingSection
@@ -206,14 +207,15 @@ def test_without_weight_nothing_of_the_layers_is_learned(run: Train, tmp_path: P
     rising = {"from": 0.0, "to": 0.0}
     run("beside", objectives=[{"name": "cross_entropy"}, {**HIDDEN, "weight": rising}, {**RELATIONS, "weight": rising}])
     run("more", objectives=[{"name": "cross_entropy"}, HIDDEN])
-    plain, beside, more = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "beside", "more"))
-    assert plain == beside
-    assert plain != more
+    plain, beside, more = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "beside", "more"))
+    # Who looks at layers has the last one whole, which adds up in another order.
+    assert all(torch.allclose(plain[name], beside[name], atol=1e-6) for name in plain)
+    assert not all(torch.allclose(plain[name], more[name], atol=1e-4) for name in plain)
 
 
 @pytest.mark.parametrize(
     ("lora", "function", "call"),
-    [(None, "write_json", 2), (LoraSection(r=4, dropout=0.2), "total_loss", 3)],
+    [(None, "mark_complete", 2), (LoraSection(r=4, dropout=0.2), "total_loss", 3)],
     ids=["whole, in a checkpoint", "an adapter, in an update"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_bytes(

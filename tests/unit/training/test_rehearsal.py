@@ -30,7 +30,7 @@ from slmops.training.findings import (
 )
 from slmops.training.forward import answers_of
 from slmops.training.objectives import CrossEntropy, ForwardKL, WeightedSum
-from slmops.training.rehearsal import count_tokens, few, read_selected, spread, try_training
+from slmops.training.rehearsal import Beside, count_tokens, few, read_selected, spread, try_training
 
 LABELS = ("delivery", "refund of the money", "account")
 ROWS = [Row.of(f"question {number}" + " please" * number, LABELS[number % 3], f"rows.csv:{number}") for number in range(6)]
@@ -107,7 +107,7 @@ def test_pulls_are_the_norms_of_the_weighted_gradients(tiny_model: Path, templat
         {"name": "forward_kl", "weight": {"from": 0, "to": 2}},
     )
     section = TrainingSection(objectives=specs, precision="float32", freeze_embeddings=True)
-    tried = try_training(tiny_model, section, WeightedSum.of(specs), encoded, signals, (), 2)
+    tried = try_training(tiny_model, section, WeightedSum.of(specs), ROWS, encoded, signals, Beside(None, ()), 2)
     model = load_model(tiny_model, attention="eager")
     model.get_input_embeddings().weight.requires_grad_(False)
     for pull, weight, objective in zip(tried.pulls, (0.3, 2.0), (CrossEntropy(), ForwardKL()), strict=True):
