@@ -1,12 +1,13 @@
 """Does distillation work? Teacher, untuned, control, answers only and distilled on real sets, with several training seeds.
 
     python benchmarks/experiments.py --data PATH/TO/DATASETS [--set intents ...] [--size small ...] [--seeds 3] [--json]
-    python benchmarks/experiments.py --data PATH --set intents --size small --loss jsd --loss reverse_kl
+    python benchmarks/experiments.py --data PATH/TO/DATASETS --set intents --variant jsd --variant importance
 
 One teacher a set is tuned on the labelled rows and answers the pool. Students of two sizes are cut from the same model. Each of
 the three trainings tries every learning rate with the first seed and keeps what scores best on the validation rows, so the control
 is searched for as long as the others; the other seeds train with that. Intervals hold for other test rows and other seeds.
-``--loss`` adds students distilled with other objectives. Everything is kept in ``--output_path`` and continued there.
+``--variant`` adds students distilled with other objectives, or cut by importance. Everything is kept in
+``--output_path`` and continued there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from banking77 import write_splits as write_intents
 from real_sets import RealSet, write_splits
 
-from slmops.config import Recipe, load_recipe
+from slmops.config import Recipe, build, load_recipe
 from slmops.evaluation.outputs import Outputs
 from slmops.evaluation.quality import tally
 from slmops.evaluation.stats import Difference, estimate, paired
@@ -45,16 +46,16 @@ class Experiment:
     """A set, what of it is taken, and the values of its recipe that differ from the package's."""
 
     recipe: str
-    splits: Callable[[Path, Path], dict[str, Path]]
+    splits: Callable[[Path, Path, float], dict[str, Path]]
     values: tuple[str, ...] = ()
 
 
-def _real(real: RealSet) -> Callable[[Path, Path], dict[str, Path]]:
-    return lambda data, folder: write_splits(data, real, folder, COUNTS)
+def _real(real: RealSet) -> Callable[[Path, Path, float], dict[str, Path]]:
+    return lambda data, folder, share: write_splits(data, real, folder, {name: round(share * n) for name, n in COUNTS.items()})
 
 
-def _intents(data: Path, folder: Path) -> dict[str, Path]:
-    return write_intents(data / "intent_banking77", folder, "hash", 24, 16, 60)
+def _intents(data: Path, folder: Path, share: float) -> dict[str, Path]:
+    return write_intents(data / "intent_banking77", folder, "hash", 24, round(share * 16), round(share * 60))
 
 
 SETS = {
@@ -81,15 +82,21 @@ ARMS: dict[str, Callable[[Lesson], StageResult]] = {
     "distilled": Lesson.distilled,
 }
 _CE = {"name": "cross_entropy", "weight": 0.3}
-LOSSES: dict[str, list[dict[str, Any]]] = {
-    "forward_kl alone": [{"name": "forward_kl"}],
-    "reverse_kl": [_CE, {"name": "reverse_kl", "weight": 0.7}],
-    "jsd": [_CE, {"name": "jsd", "beta": 0.5, "weight": 0.7}],
-    "skew_kl": [_CE, {"name": "skew_kl", "weight": 0.7}],
-    "total_variation": [_CE, {"name": "total_variation", "weight": 0.7}],
-    "forward_kl at 2": [_CE, {"name": "forward_kl", "kd_temperature": 2, "weight": 0.7}],
+_KL = {"name": "forward_kl", "weight": 0.7}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "forward_kl-alone": {"training": {"objectives": [{"name": "forward_kl"}]}},
+    "forward_kl-at-2": {"training": {"objectives": [_CE, {**_KL, "kd_temperature": 2.0}]}},
+    **{
+        name: {"training": {"objectives": [_CE, {"name": name, "weight": 0.7}]}}
+        for name in ("reverse_kl", "jsd", "skew_kl", "total_variation")
+    },
+    "hidden_states": {"training": {"objectives": [_CE, _KL, {"name": "hidden_states", "weight": 0.1}]}},
+    "attention_relations": {"training": {"objectives": [_CE, _KL, {"name": "attention_relations", "weight": 0.1}]}},
+    "on_policy": {"training": {"objectives": [_CE, _KL], "on_policy": {"share": 0.5}}},
+    "importance": {"student": {"keep": "importance"}},
+    "uniform": {"student": {"keep": "uniform"}},
 }
-"""Objectives to compare with the recipe's, which is 0.3 cross-entropy + 0.7 forward KL."""
+"""What to compare with the recipe's own, which is 0.3 cross-entropy + 0.7 forward KL and the first layers."""
 
 
 def main() -> None:
@@ -98,16 +105,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--set", choices=list(SETS), action="append", help="one of them; may be given again")
     parser.add_argument("--size", choices=list(SIZES), action="append", help="one of the students; may be given again")
-    parser.add_argument("--loss", choices=list(LOSSES), action="append", default=[], help="a further objective; may be given again")
+    parser.add_argument("--variant", choices=list(VARIANTS), action="append", default=[], help="one more; may be given again")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds")
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-4, 1.5e-3], help="learning rates that are tried")
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows")
     parser.add_argument("--teachers_only", action="store_true", help="stop when the teachers have answered")
     parser.add_argument("--output_path", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--json", action="store_true", help="print a JSON object a set and size, one a line")
     options, overrides = parser.parse_known_args()
     for name in options.set or SETS:
         root = options.output_path / name
-        files = SETS[name].splits(options.data, root / "data")
+        files = SETS[name].splits(options.data, root / "data", options.share)
         values = [f"data.source.{split}={file}" for split, file in files.items()]
         values += ["training.max_steps=200", *SETS[name].values, f"output_path={root}", f"name={name}"]
         for size in options.size or SIZES:
@@ -115,25 +123,26 @@ def main() -> None:
             if options.teachers_only:
                 learn(recipe)
                 break
-            found = compare(recipe, options.rates, options.seeds, options.loss)
+            found = compare(recipe, options.rates, options.seeds, options.variant)
             write_json(root / f"{size}.json", found)
             print(
                 json.dumps({"set": name, "size": size, **found}) if options.json else f"{name}, {size}\n{table(found)}", flush=True
             )
 
 
-def compare(recipe: Recipe, rates: Sequence[float], seeds: int, losses: Sequence[str]) -> dict[str, Any]:
+def compare(recipe: Recipe, rates: Sequence[float], seeds: int, variants: Sequence[str]) -> dict[str, Any]:
     """Train all students of a recipe; what each scores on the test rows, and what lies between them."""
     lesson, _ = learn(recipe)
     first = recipe.seed
     trained: dict[str, Learned] = {"untuned": Learned.of(lesson, "untuned", [lesson.untuned])}
     if lesson.teacher.model is not None:
         trained["teacher"] = Learned.of(lesson, "teacher", [lesson.teacher.model])
-    arms = {**ARMS, **{loss: _with_loss(loss) for loss in losses}}
-    for name, train in arms.items():
-        tried = {rate: train(_with(lesson, first, rate)) for rate in rates}
+    arms = {name: (lesson, train) for name, train in ARMS.items()}
+    arms |= {name: (_variant(recipe, name), Lesson.distilled) for name in variants}
+    for name, (own, train) in arms.items():
+        tried = {rate: train(_with(own, first, rate)) for rate in rates}
         best = max(tried, key=lambda rate: _on_validation(lesson, name, tried[rate]))
-        rest = [train(_with(lesson, seed, best)) for seed in range(first + 1, first + seeds)]
+        rest = [train(_with(own, seed, best)) for seed in range(first + 1, first + seeds)]
         trained[name] = replace(Learned.of(lesson, name, [tried[best], *rest]), rate=best)
     return {
         "measure": lesson.context.task(lesson.data).primary_measure,
@@ -198,14 +207,12 @@ def _with(lesson: Lesson, seed: int, rate: float) -> Lesson:
     )
 
 
-def _with_loss(name: str) -> Callable[[Lesson], StageResult]:
-    def train(lesson: Lesson) -> StageResult:
-        context = lesson.context
-        training = context.recipe.training.model_copy(update={"objectives": tuple(LOSSES[name])})
-        recipe = context.recipe.model_copy(update={"training": training})
-        return replace(lesson, context=Context(recipe, context.workspace)).distilled()
-
-    return train
+def _variant(recipe: Recipe, name: str) -> Lesson:
+    """The lesson of a recipe with other values; what they do not touch is shared."""
+    values = recipe.model_dump(mode="json")
+    for section, changed in VARIANTS[name].items():
+        values[section] |= changed
+    return learn(build(Recipe, values, where=name))[0]
 
 
 def _on_validation(lesson: Lesson, name: str, model: StageResult) -> tuple[float, float]:
@@ -216,13 +223,13 @@ def _on_validation(lesson: Lesson, name: str, model: StageResult) -> tuple[float
 
 def _scored(lesson: Lesson, name: str, model: StageResult, split: str) -> Tally:
     task = lesson.context.task(lesson.data)
-    answers = answer_split(lesson.context, name.replace(" ", "-"), model, lesson.data, split)
+    answers = answer_split(lesson.context, name, model, lesson.data, split)
     return tally(task.primary_measure, Outputs(task, rows_of(lesson.data, split), read_json(answers.path / RESULT)["answers"]))
 
 
 def _differences(trained: dict[str, Learned]) -> Iterator[dict[str, Any]]:
     pairs = [("distilled", "control"), ("distilled", "answers-only"), ("answers-only", "control"), ("distilled", "teacher")]
-    pairs += [(name, "distilled") for name in trained if name in LOSSES]
+    pairs += [(name, "distilled") for name in trained if name in VARIANTS]
     for a, b in pairs:
         if a in trained and b in trained:
             one, other = trained[a].scores, trained[b].scores

@@ -74,3 +74,18 @@ def test_real_sets_prints_a_table_for_a_set(tmp_path: Path, shared_data: Path) -
     result = json.loads(found.stdout)
     assert (result["set"], result["measure"]) == ("nli", "accuracy")
     assert {"teacher", "control", "distilled"} <= set(result["rows"])
+
+
+@pytest.mark.slow
+def test_experiments_compares_students_of_several_seeds(tmp_path: Path, shared_data: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", seed=3, context=2048)
+    command = [sys.executable, str(ROOT / "benchmarks" / "experiments.py"), "--data", str(shared_data), "--set", "nli", "--json"]
+    command += ["--share", "0.06", "--seeds", "2", "--rates", "1e-3", "--size", "small", "--variant", "jsd"]
+    command += ["--output_path", str(tmp_path / "runs"), f"teacher.model={tmp_path / 'tiny'}", "student.layers=2"]
+    command += ["student.vocabulary=all", "teacher.tune.max_steps=2", "training.max_steps=2", "answers.min_success=0"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert list(result["rows"]) == ["untuned", "teacher", "control", "answers-only", "distilled", "jsd"]
+    assert len(result["rows"]["control"]["seeds"]) == 2
+    assert {(one["a"], one["b"]) for one in result["differences"]} >= {("distilled", "control"), ("jsd", "distilled")}
