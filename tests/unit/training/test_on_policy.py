@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from slmops.training import loop
 from slmops.training.loop import Trained, train
 from slmops.training.objectives import WeightedSum
 from slmops.training.on_policy import OwnSamples, Updates, signal_terms
+from slmops.training.pairs import PairLoss
 
 LABELS = ("delivery", "refund of the money", "account")
 ROWS = [Row.of(f"question {number}" + " please" * (number % 4), LABELS[number % 3], f"rows.csv:{number}") for number in range(8)]
@@ -448,3 +449,23 @@ def test_samples_that_wait_are_part_of_a_checkpoint(template: Template, student:
         assert all(torch.equal(found[name], expected[name]) for name in found)
     assert again.facts == first.facts
     assert again.describe().startswith("6 own samples of ")
+
+
+def test_pairs_of_texts_are_learned_beside_own_samples(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = [{"premise": f"text {number}", "hypothesis": f"other {number}"} for number in range(8)]
+    labels = ("entailment", "contradiction")
+    plain = [Row.of(f"question {number}", labels[number % 2]) for number in range(8)]
+    rows = [replace(row, fields=own) for row, own in zip(plain, fields, strict=True)]
+    counted: list[int] = []
+    original = PairLoss.__call__
+
+    def counting(self: PairLoss, batch: dict[str, torch.Tensor], **more: Any) -> torch.Tensor:
+        counted.append(len(batch["pair_different"]))
+        return original(self, batch, **more)
+
+    monkeypatch.setattr(PairLoss, "__call__", counting)
+    scorer = Scorer()
+    contrastive = {"name": "contrastive", "weight": 0.5}
+    run(scorer=scorer, rows=rows, objectives=(KL, contrastive), on_policy=OnPolicySection(share=1.0, every=2), max_steps=2)
+    assert len(scorer.seen) == 8
+    assert counted == [4, 4]
