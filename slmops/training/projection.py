@@ -7,7 +7,7 @@ made for a chunk of positions, become losses and gradients, and are gone before 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,9 @@ Losses = Callable[[Answers], torch.Tensor]
 
 _CHUNK_VALUES = 1 << 25
 """Logits of a chunk: 128 MiB in float32. With fewer, adding up the chunks' gradients of the output layer takes its time."""
+
+_FEW = 128
+"""Positions up to which products in float32 take less time than weights and gradients of bfloat16, on two cores with AMX."""
 
 _SCALED_BY = {"logit_scale": 1.0, "lm_head_multiplier": 1.0, "logits_scaling": -1.0}
 """Values of a model's configuration that its logits are multiplied by, and the power they are raised to."""
@@ -80,10 +83,16 @@ class Projection:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits in float32, ``[..., V]``."""
-        logits: torch.Tensor = self.head(hidden).float()
+        with self._fast(hidden):
+            logits: torch.Tensor = self.head(hidden).float()
         if self.scale != 1:
             logits = logits * self.scale
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+    def _fast(self, hidden: torch.Tensor) -> AbstractContextManager[object]:
+        """Autocast off where few positions meet a large vocabulary: to convert the weights would take longer than the products."""
+        few = hidden.device.type == "cpu" and hidden.dtype is torch.float32 and hidden.numel() <= _FEW * hidden.shape[-1]
+        return torch.autocast("cpu", enabled=False) if few and type(self.head) is torch.nn.Linear else nullcontext()
 
     def _states(self, batch: Mapping[str, torch.Tensor], columns: torch.Tensor) -> torch.Tensor:
         """Hidden states at some columns, ``[B, K, H]``."""

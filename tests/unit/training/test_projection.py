@@ -209,3 +209,13 @@ def test_looking_at_a_model_leaves_its_mode_and_the_random_numbers_alone() -> No
     assert Projection.of(model) is not None
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("positions", "exact"), [(4, True), (200, False)])
+def test_few_positions_meet_the_vocabulary_in_float32(positions: int, exact: bool) -> None:
+    projection = Projection.of(tiny("llama"))
+    assert projection is not None
+    hidden = torch.randn(positions, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = projection.logits(hidden)
+    assert torch.equal(found, hidden @ projection.head.weight.detach().T) is exact
