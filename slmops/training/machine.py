@@ -24,6 +24,17 @@ def autocast_type(precision: str) -> torch.dtype | None:
 
 
 @contextmanager
+def evaluated(model: torch.nn.Module) -> Iterator[None]:
+    """While it lasts, a model is without dropout; then it is in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
 def same_sums() -> Iterator[None]:
     """Take the algorithms that add in one order, so that a run gives the same bits again with as many threads.
 

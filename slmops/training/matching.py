@@ -18,6 +18,7 @@ from slmops.signals.internals import Layers, RowInternals
 from slmops.training.batches import collate
 from slmops.training.forward import answers_of
 from slmops.training.internals import TeacherInternals, from_batch
+from slmops.training.machine import evaluated
 from slmops.training.objectives.base import Answers, Matched
 from slmops.training.objectives.matching import Matching
 from slmops.training.objectives.schedule import Schedule
@@ -93,11 +94,8 @@ class LayerLosses:
         internals = [source.get(row) for row in rows]
         losses = cls(internals, torch.nn.ModuleDict(), terms, pairs, source.layers, Watcher(model, wanted))
         batch = collate(encoded[:1], pad_id, internals=internals[:1])
-        was_training = model.training
-        model.eval()
-        with torch.no_grad(), losses.watching() as seen:
+        with evaluated(model), torch.no_grad(), losses.watching() as seen:
             answers_of(model, batch)
-        model.train(was_training)
         losses._make_projections(seen, batch, seed)
         with torch.no_grad():
             losses.summed(seen, batch, done=0.0)

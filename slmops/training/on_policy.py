@@ -22,6 +22,7 @@ from slmops.runtimes.base import Sampling
 from slmops.runtimes.torch_runtime import TorchRuntime
 from slmops.signals.distribution import Distribution
 from slmops.training.batches import collate
+from slmops.training.machine import evaluated
 from slmops.training.objectives import WeightedSum
 
 if TYPE_CHECKING:
@@ -229,14 +230,11 @@ def _answering(model: Any, dtype: torch.dtype | None, run: Updates) -> Iterator[
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     # Autocast keeps a converted weight for the next token only where the weight requires a gradient.
     frozen = [weight for weight in inner.parameters() if not weight.requires_grad] if dtype is not None else []
-    was_training = model.training
-    model.eval()
     for weight in frozen:
         weight.requires_grad_(True)
     try:
-        with torch.autocast(inner.device.type, dtype=dtype, enabled=dtype is not None):
+        with evaluated(model), torch.autocast(inner.device.type, dtype=dtype, enabled=dtype is not None):
             yield TorchRuntime(inner, run.tokenizer, run.max_length)
     finally:
         for weight in frozen:
             weight.requires_grad_(False)
-        model.train(was_training)

@@ -7,7 +7,7 @@ made for a chunk of positions, become losses and gradients, and are gone before 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from slmops.progress import say
 from slmops.signals.tensors import from_batch
+from slmops.training.machine import evaluated
 from slmops.training.narrow import LastLayer
 from slmops.training.objectives.base import Answers
 
@@ -105,7 +106,7 @@ class Projection:
         """Whether the last layer may leave positions out, tried on a few tokens."""
         tokens = torch.arange(8, device=self.head.weight.device).unsqueeze(0) % self.head.weight.shape[0]
         columns = torch.tensor([3, 6], device=tokens.device)
-        with _evaluated(self.body), torch.no_grad():
+        with evaluated(self.body), torch.no_grad():
             try:
                 own = self._states({"input_ids": tokens}, columns)
             except (RuntimeError, IndexError, TypeError):  # a layer of another form
@@ -115,18 +116,10 @@ class Projection:
 
     def _makes_the_logits_of(self, model: Any) -> bool:
         tokens = torch.arange(8, device=self.head.weight.device).unsqueeze(0) % self.head.weight.shape[0]
-        with _evaluated(model), torch.no_grad():
+        with evaluated(model), torch.no_grad():
             own = model(input_ids=tokens, use_cache=False).logits.float()
             parts = self.logits(self.body(input_ids=tokens, use_cache=False)[0])
         return own.shape == parts.shape and bool(torch.allclose(own, parts, rtol=1e-3, atol=1e-3 * float(own.abs().max())))
-
-
-@contextmanager
-def _evaluated(model: Any) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    yield
-    model.train(was_training)
 
 
 def summed(

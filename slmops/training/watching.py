@@ -15,7 +15,7 @@ from slmops.errors import TrainingError
 from slmops.progress import Advance
 from slmops.training.batches import collate
 from slmops.training.forward import losses_of
-from slmops.training.machine import autocast_type
+from slmops.training.machine import autocast_type, evaluated
 from slmops.training.objectives import CrossEntropy
 from slmops.training.projection import Projection
 
@@ -72,16 +72,14 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
 
     def _validation_loss(self, model: Any) -> float:
         """Mean cross-entropy of the answers' tokens, in nats."""
-        was_training = model.training
-        model.eval()
         total, count = 0.0, 0
-        with torch.no_grad(), torch.autocast(model.device.type, dtype=self._dtype, enabled=self._dtype is not None):
+        autocast = torch.autocast(model.device.type, dtype=self._dtype, enabled=self._dtype is not None)
+        with evaluated(model), torch.no_grad(), autocast:
             for start in range(0, len(self._validation), _VALIDATION_BATCH):
                 batch = collate(self._validation[start : start + _VALIDATION_BATCH], self._pad_id)
                 losses = losses_of(model, batch, CrossEntropy(), self._projection)
                 total += float(losses.sum())
                 count += losses.numel()
-        model.train(was_training)
         return total / count
 
 
