@@ -1,11 +1,12 @@
 """How fast distillation trains, beside TRL's GKD trainer: the same teacher, student, rows, batches and objective in one run.
 
-    python benchmarks/distill.py [--vocabulary 8000] [--freeze_embeddings] [--json]
+    python benchmarks/distill.py [--vocabulary 8000] [--train_embeddings] [--json]
 
 Both sides train the same student, cut from the teacher's first layers, with the generalized Jensen-Shannon divergence alone, in
 bfloat16 autocast where the processor has it, with AdamW, the same rows, batch size and number of updates, each in a process of
 its own, with glibc told to keep freed memory. They take turns, since a machine's speed drifts. TRL's trainer runs the teacher in
-every step (off-policy: nothing is generated); ours takes the teacher's distributions once and trains from them.
+every step (off-policy: nothing is generated); ours takes the teacher's distributions once and trains from them. Embeddings are
+frozen on both sides, as in the package's recipes, unless they are to be trained.
 
 - ``speedup_training``: real tokens (no padding) a second of the updates, ours over TRL's; the first updates do not count.
 - ``speedup``: the same with the time of the signal pass spread over three epochs.
@@ -83,7 +84,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="of both sides in turn; of their figures the middle ones count")
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--freeze_embeddings", action="store_true", help="on both sides")
+    parser.add_argument("--train_embeddings", action="store_true", help="on both sides; the package's recipes do not")
     parser.add_argument("--output_path", type=Path, default=Path("runs/distill-benchmark"))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
@@ -160,7 +161,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         learning_rate=5e-4,
         max_steps=steps,
         batch_size=options.batch_size,
-        freeze_embeddings=options.freeze_embeddings,
+        freeze_embeddings=not options.train_embeddings,
         checkpoint_seconds=1e9,
     )
     times = Times()
@@ -206,7 +207,7 @@ def trl(options: argparse.Namespace) -> dict[str, Any]:
             times.note()
 
     student = load_model(folder, dtype="float32")
-    if options.freeze_embeddings:
+    if not options.train_embeddings:
         student.get_input_embeddings().weight.requires_grad_(False)
     bfloat16 = autocast_type("auto") is not None
     config = GKDConfig(
@@ -392,7 +393,7 @@ def matmul_share(options: argparse.Namespace, rates: dict[str, Any]) -> float:
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     """What was run, and where."""
-    named = ("model", "layers", "vocabulary", "batch_size", "steps", "rounds", "rows", "k", "freeze_embeddings")
+    named = ("model", "layers", "vocabulary", "batch_size", "steps", "rounds", "rows", "k", "train_embeddings")
     student = {side: parameter_count(model_of(options, side, "student")) for side in ("whole", "ours")}
     machine = {"cores": os.cpu_count(), "machine": platform.processor() or platform.machine()}
     return {**{name: getattr(options, name) for name in named}, "student_parameters": student, **machine}

@@ -50,8 +50,9 @@ class Experiment:
     values: tuple[str, ...] = ()
 
 
-def _real(real: RealSet) -> Callable[[Path, Path, float], dict[str, Path]]:
-    return lambda data, folder, share: write_splits(data, real, folder, {name: round(share * n) for name, n in COUNTS.items()})
+def _real(real: RealSet, **counts: int) -> Callable[[Path, Path, float], dict[str, Path]]:
+    rows = COUNTS | counts
+    return lambda data, folder, share: write_splits(data, real, folder, {name: round(share * n) for name, n in rows.items()})
 
 
 def _intents(data: Path, folder: Path, share: float) -> dict[str, Path]:
@@ -65,7 +66,10 @@ SETS = {
         _real(RealSet("slots", "support_multidogo/insurance/train.tsv", "support_multidogo/insurance/test.tsv", 400)),
         ("answers.max_new_tokens=32",),
     ),
-    "nli": Experiment("nli", _real(RealSet("nli", "nli_cf/train.tsv", "nli_cf/test.tsv", 400))),
+    # With 400 labelled rows a teacher of this size stays at chance.
+    "nli": Experiment(
+        "nli", _real(RealSet("nli", "nli_cf/train.tsv", "nli_cf/test.tsv", 400), train=4000), ("teacher.tune.max_steps=600",)
+    ),
     "conversation": Experiment(
         "conversation",
         _real(RealSet("conversation", "conversation_tm4/tm4_chat.jsonl", None, 900)),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +24,7 @@ from slmops.signals.internals import Internals, Layers
 from slmops.teachers.converting import converting_candidates, open_engine
 from slmops.teachers.engines import Candidate, choose, read_record, settled, write_record
 from slmops.training.batches import collate
+from slmops.training.cores import THREADS, Cores, bounds_of
 from slmops.training.forward import answers_of
 from slmops.training.internals import kept_of
 from slmops.training.machine import autocast_type
@@ -116,13 +118,28 @@ class LocalTeacher:
         """
         if not isinstance(self.runtime, TorchRuntime):
             raise TeacherError(f"{self.runtime.info.name} gives no distributions", fix="load the teacher with the engine torch")
-        model, batch = self.runtime.model, collate(rows, int(self.template.tokenizer.eos_token_id))
+        model, pad_id = self.runtime.model, int(self.template.tokenizer.eos_token_id)
+        if layers is None:
+            return _on_threads(model, rows, form, pad_id), []
+        batch = collate(rows, pad_id)
         with torch.inference_mode():
-            if layers is None:
-                return _by_row(form.reduce(answers_of(model, batch).logits, rows), rows), []
             with Watcher(model, layers).watching() as seen:
                 answers = answers_of(model, batch)
             return _by_row(form.reduce(answers.logits, rows), rows), _by_row(kept_of(seen, layers, batch, rows), rows)
+
+
+def _on_threads(model: Any, rows: Sequence[Encoded], form: Form, pad_id: int) -> list[Distribution]:
+    """The signals of rows; on a processor, of parts of them on threads of their own."""
+
+    def one(part: Sequence[Encoded]) -> list[Distribution]:
+        with torch.inference_mode():
+            return list(_by_row(form.reduce(answers_of(model, collate(part, pad_id)).logits, part), part))
+
+    if model.device.type != "cpu" or torch.get_num_threads() < THREADS or len(rows) < THREADS:
+        return one(rows)
+    with Cores(THREADS) as cores:
+        found = cores.each(one, [rows[start:end] for start, end in bounds_of(len(rows), THREADS)])
+    return [signal for part in found for signal in part]
 
 
 def _by_row(joined: D, rows: Sequence[Encoded]) -> list[D]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from slmops.training.matching import LayerLosses, RowLayers
 from slmops.training.objectives import WeightedSum
 from slmops.training.on_policy import OwnSamples, Scorer, Updates
 from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
+from slmops.training.parallel import DataParallel
 from slmops.training.projection import Projection
 from slmops.training.watching import Watch, Watcher, curve_of
 
@@ -130,8 +132,12 @@ def train(
         own.load(checkpoint)
     started = time.monotonic()
     note = own.describe if own is not None else None
+    # What looks at layers or at pairs sees one model and all rows.
+    is_split = on_layers is None and pairs is None
+    threads = DataParallel.of(model, projection, autocast_type(section.precision))
     with (
         same_sums(),
+        threads if is_split else nullcontext() as parallel,
         rows_of_embedding(model),
         progress(what, steps, "updates", done=step_of(checkpoint), note=note) as advance,
     ):
@@ -146,6 +152,7 @@ def train(
             on_layers=on_layers,
             on_pairs=PairLoss.of(objective, model),
             own=own,
+            parallel=parallel,
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
@@ -176,10 +183,11 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         on_layers: LayerLosses | None,
         on_pairs: PairLoss | None,
         own: OwnSamples | None,
+        parallel: DataParallel | None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._objective, self._projection = objective, projection
+        self._objective, self._projection, self._parallel = objective, projection, parallel
         self._on_layers, self._on_pairs, self._own = on_layers, on_pairs, own
         # Our loss is a sum over answer tokens divided by their number in the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
@@ -204,21 +212,37 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         # transformers counts only where a batch has "labels", and then counts "shift_labels".
         return super()._get_num_items_in_batch([{**batch, "labels": batch["shift_labels"]} for batch in batch_samples], device)
 
+    def training_step(
+        self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if self._parallel is None or not self._parallel.splits(inputs):
+            step: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return step
+        model.train()
+        return self._parallel.backward(inputs, lambda one, projection, part: self._share(one, projection, part, num_items_in_batch))
+
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        # The number of updates comes back with a checkpoint, and does not count the batches of one update.
-        step = self.state.global_step
-        done = step / self.state.max_steps
-        sampled = self._own is not None and step in self._own.updates
-        loss = partial(self._own.objective if self._own is not None and sampled else self._objective, done=done)
         projection = self._projection if model is self.model else None  # one that is spread over devices is called as a whole
+        # Divided by the number of pairs of the whole accumulated batch already.
+        with self.accelerator.autocast():
+            of_pairs = self._on_pairs(inputs, done=self._done) if self._on_pairs is not None else 0.0
+        return self._share(model, projection, inputs, num_items_in_batch) + of_pairs
+
+    @property
+    def _done(self) -> float:
+        """Share of the updates; their number comes back with a checkpoint, and does not count the batches of one update."""
+        return float(self.state.global_step / self.state.max_steps)
+
+    def _share(self, model: Any, projection: Projection | None, batch: Mapping[str, torch.Tensor], count: Any) -> torch.Tensor:
+        """What the losses on some rows' tokens and layers add to that of an update with so many answer tokens."""
+        sampled = self._own is not None and self.state.global_step in self._own.updates
+        loss = partial(self._own.objective if self._own is not None and sampled else self._objective, done=self._done)
         with self.accelerator.autocast():
             # Of own samples the teacher's layers are not kept.
-            total = total_loss(model, inputs, loss, projection, None if sampled else self._on_layers, done)
-            # Divided by the number of pairs of the whole accumulated batch already.
-            of_pairs = self._on_pairs(inputs, done=done) if self._on_pairs is not None else 0.0
-        return total / num_items_in_batch * self.accelerator.num_processes + of_pairs
+            total = total_loss(model, batch, loss, projection, None if sampled else self._on_layers, self._done)
+        return total / count * self.accelerator.num_processes
 
     def _clip_grad_norm(self, model: Any) -> Any:
         if model is not self.model or any(parameter.device.type != "cpu" for parameter in model.parameters()):

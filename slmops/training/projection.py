@@ -56,7 +56,7 @@ class Projection:
 
         It is tried on a few tokens, so a family that does something else to its logits is noticed, and said.
         """
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        inner = _inner(model)
         body, head = getattr(inner, "base_model", None), _head_of(inner)
         if body is None or body is inner or head is None:
             return None
@@ -71,6 +71,12 @@ class Projection:
             return narrow if narrow.last and narrow._has_the_states_of(found) else found
         say("  this model's logits are more than its output layer: they are made all at once, not in chunks")
         return None
+
+    def of_twin(self, model: Any) -> Projection:
+        """The same parts of another model of the same form, untried."""
+        inner = _inner(model)
+        body = inner.base_model
+        return replace(self, body=body, head=_head_of(inner), last=LastLayer.of(body) if self.last else None)
 
     @property
     def whole(self) -> Projection:
@@ -203,6 +209,11 @@ def _chunks(count: int, size: int) -> Iterator[slice]:
 
 def _chunk_positions(projection: Projection) -> int:
     return max(1, _CHUNK_VALUES // int(projection.head.weight.shape[0]))
+
+
+def _inner(model: Any) -> Any:
+    """What an adapter is around."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _head_of(model: Any) -> Any:

@@ -1,0 +1,173 @@
+"""Data parallelism within a process: the rows of a batch, split over threads that share the weights.
+
+The same numbers every time: which rows a thread has depends on the batch alone, and gradients are added in the threads' order.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from slmops.signals.tensors import from_batch, into_batch
+from slmops.training.cores import THREADS, Cores, bounds_of
+from slmops.training.gradients import rows_of_embedding
+from slmops.training.projection import Projection
+
+_FEWEST_TOKENS = 256
+"""Of a batch that is split, padding included: below, a thread has too little to do."""
+
+_LARGE = 4
+"""One over the share of the trained weights from which on an output layer is too large."""
+
+_OF_ROWS = ("input_ids", "attention_mask", "position_ids")
+
+PartLoss = Callable[[Any, Projection | None, Mapping[str, torch.Tensor]], torch.Tensor]
+"""The loss of some rows under a model, as its share of the whole batch's."""
+
+
+@dataclass(frozen=True)
+class DataParallel:
+    """A model and its twins, one a thread, which have its weights and gradients of their own.
+
+    A twin's weights are the model's memory. Those that autocast would convert in each forward pass are instead converted once an
+    update, for all twins: the same numbers.
+
+    Args:
+        model: That is trained.
+        twins: Of it.
+        projections: Of each twin.
+        lowered: Trained weights of the model, and what they are converted into.
+        cores: A thread for each twin.
+    """
+
+    model: Any
+    twins: tuple[Any, ...]
+    projections: tuple[Projection | None, ...]
+    lowered: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    cores: Cores
+
+    @classmethod
+    @contextmanager
+    def of(cls, model: Any, projection: Projection | None, dtype: torch.dtype | None = None) -> Iterator[DataParallel | None]:
+        """That of a model that is about to be trained; ``None`` on a GPU, on one core, with dropout, and where it does not pay.
+
+        Threads draw from one generator, so with dropout a run would not give the same numbers again.
+
+        Args:
+            model: With float32 weights.
+            projection: Of the model.
+            dtype: Of autocast, where the losses are computed within one.
+        """
+        on_cpu = all(one.device.type == "cpu" for one in model.parameters())
+        if not on_cpu or torch.get_num_threads() < THREADS or _drops(model) or _trains_a_large_vocabulary(model):
+            yield None
+            return
+        lowered = _lowered(model, dtype)
+        with ExitStack() as stack:
+            twins = [_twin(model, lowered) for _ in range(THREADS)]
+            for twin in twins:
+                stack.enter_context(rows_of_embedding(twin))
+            trained = tuple((one, low) for one, low in lowered.items() if one.requires_grad)
+            projections = tuple(projection and projection.of_twin(twin) for twin in twins)
+            yield cls(model, tuple(twins), projections, trained, stack.enter_context(Cores(THREADS)))
+
+    def splits(self, batch: Mapping[str, torch.Tensor]) -> bool:
+        """Whether a batch is worth it."""
+        rows, width = batch["input_ids"].shape
+        return bool(rows >= len(self.twins) and rows * width >= _FEWEST_TOKENS)
+
+    def backward(self, batch: Mapping[str, torch.Tensor], loss: PartLoss) -> torch.Tensor:
+        """Add the gradients of a batch's loss to the model's; the loss, without gradient."""
+        parts = split(batch, len(self.twins))
+        with torch.no_grad():
+            for weight, low in self.lowered:
+                low.copy_(weight)
+
+        def one(place: int) -> torch.Tensor:
+            own = loss(self.twins[place], self.projections[place], parts[place])
+            own.backward()
+            return own.detach()
+
+        losses = self.cores.each(one, range(len(parts)))
+        for parameter, *others in zip(self.model.parameters(), *(twin.parameters() for twin in self.twins), strict=True):
+            for other in others:
+                if other.grad is not None:
+                    parameter.grad = _added(parameter.grad, other.grad)
+                    other.grad = None
+        return torch.stack(losses).sum()
+
+
+def split(batch: Mapping[str, torch.Tensor], parts: int) -> list[dict[str, torch.Tensor]]:
+    """A batch of :func:`slmops.training.batches.collate` as several, of like numbers of rows, in order, without losing an answer.
+
+    Args:
+        batch: Of ``B`` rows, with or without signals; nothing else.
+        parts: At most ``B``.
+    """
+    rows, columns = batch["input_ids"].shape[0], len(batch["logits_to_keep"])
+    signal = from_batch(batch)
+    row_of = batch["answer_index"] // columns
+    found = []
+    for first, after in bounds_of(rows, parts):
+        start, end = torch.searchsorted(row_of, torch.tensor([first, after])).tolist()
+        mask = batch["attention_mask"][first:after]
+        pads = int(mask.any(0).int().argmax())  # columns that are padding in all of these rows
+        answers = batch["answer_index"][start:end]
+        keep, place = (answers % columns).unique(return_inverse=True)
+        part = {name: batch[name][first:after, pads:] for name in _OF_ROWS}
+        part |= {
+            "logits_to_keep": batch["logits_to_keep"][keep] - pads,
+            "answer_index": (answers // columns - first) * len(keep) + place,
+            "shift_labels": batch["shift_labels"][start:end],
+        }
+        if signal is not None:
+            part |= into_batch(signal.at(slice(start, end)))
+        found.append(part)
+    return found
+
+
+def _added(so_far: torch.Tensor | None, gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.float() if so_far is None else so_far.add_(gradient)
+
+
+def _lowered(model: Any, dtype: torch.dtype | None) -> dict[torch.Tensor, torch.Tensor]:
+    """The weights that autocast converts in every forward pass, and memory for the converted: of linear layers but the last.
+
+    What converts the last depends on the number of positions that meet it.
+    """
+    if dtype is None:
+        return {}
+    head = model.get_output_embeddings()
+    layers = [module for module in model.modules() if type(module) is torch.nn.Linear and module is not head]
+    return {module.weight: module.weight.detach().to(dtype) for module in layers}
+
+
+def _twin(model: Any, lowered: Mapping[torch.Tensor, torch.Tensor]) -> Any:
+    """A model with modules and gradients of its own, whose weights are the other's memory, or what that is converted into."""
+    shared: dict[int, Any] = {
+        id(one): torch.nn.Parameter(lowered.get(one, one).detach(), requires_grad=one.requires_grad) for one in model.parameters()
+    }
+    twin = copy.deepcopy(model, shared)
+    twin.train()
+    return twin
+
+
+def _trains_a_large_vocabulary(model: Any) -> bool:
+    """Whether the output layer is much of what is trained: to make and add its gradient twice takes longer than is won."""
+    head = model.get_output_embeddings()
+    if head is None or not head.weight.requires_grad:
+        return False
+    return bool(_LARGE * head.weight.numel() > sum(one.numel() for one in model.parameters() if one.requires_grad))
+
+
+def _drops(model: Any) -> bool:
+    """Whether anything in a model is dropped at random while it is trained."""
+    config = getattr(model, "config", None)
+    values = config.to_dict() if config is not None else {}
+    named = any(isinstance(value, float) and value > 0 for name, value in values.items() if "drop" in name)
+    return named or any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())

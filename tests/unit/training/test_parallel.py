@@ -1,0 +1,244 @@
+"""Rows split over threads train as the whole batch does: the same losses and gradients, and the same bytes every time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from slmops.config import LoraSection, TrainingSection
+from slmops.data.rows import Row
+from slmops.data.templates import IGNORED, Encoded, Template
+from slmops.signals.sampled import Sampled
+from slmops.signals.topk import TopK
+from slmops.training import loop, parallel
+from slmops.training.batches import collate
+from slmops.training.cores import Cores
+from slmops.training.forward import total_loss
+from slmops.training.inputs import open_student
+from slmops.training.objectives import WeightedSum
+from slmops.training.parallel import DataParallel, split
+from slmops.training.projection import Projection
+
+VOCABULARY = 61
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Also on a machine with one core, and for batches as small as these."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(parallel, "_FEWEST_TOKENS", 1)
+    yield
+    torch.set_num_threads(before)
+
+
+def row(prompt: int, answer: int, seed: int) -> Encoded:
+    ids = torch.randint(3, VOCABULARY, (prompt + answer,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return Encoded(tuple(ids), (*[IGNORED] * prompt, *ids[prompt:]))
+
+
+ROWS = [row(2, 1, 0), row(2, 4, 1), row(7, 1, 2), row(3, 6, 3), row(9, 5, 4)]
+ANSWERS = sum(len(one.answer_ids) for one in ROWS)
+
+
+def batch_with(form: str) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(9)
+    logits = [3 * torch.randn(len(one.answer_ids), VOCABULARY, generator=generator) for one in ROWS]
+    if form == "sampled":
+        return collate(ROWS, 0, [Sampled.from_logits(one, 5, np.linspace(0, 0.9, len(one))) for one in logits])
+    return collate(ROWS, 0, [TopK.from_logits(one, 4) for one in logits] if form == "topk" else None)
+
+
+def model(**values: Any) -> Any:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = LlamaConfig(vocab_size=VOCABULARY, initializer_range=0.4, tie_word_embeddings=True, **shape, **values)
+    config._attn_implementation = "eager"
+    made = LlamaForCausalLM(config)
+    made.get_input_embeddings().weight.requires_grad_(False)
+    return made.train()
+
+
+def gradients(one: Any) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad for name, parameter in one.named_parameters() if parameter.grad is not None}
+
+
+def test_a_split_batch_by_hand() -> None:
+    """Rows of 3 and 5 tokens, padded to 5; both predict their last two tokens."""
+    whole = collate([row(1, 2, 0), row(3, 2, 1)], 0)
+    first, second = split(whole, 2)
+    assert first["input_ids"].shape == (1, 3)
+    assert torch.equal(first["input_ids"], whole["input_ids"][:1, 2:])
+    assert first["position_ids"].tolist() == [[0, 1, 2]]
+    assert first["logits_to_keep"].tolist() == [0, 1]
+    assert second["logits_to_keep"].tolist() == [2, 3]
+    assert first["answer_index"].tolist() == second["answer_index"].tolist() == [0, 1]
+    assert torch.equal(torch.cat([first["shift_labels"], second["shift_labels"]]), whole["shift_labels"])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
+@pytest.mark.parametrize("form", ["none", "topk", "sampled"])
+def test_parts_are_what_would_have_been_made_of_their_rows(form: str, parts: int) -> None:
+    bounds = [len(ROWS) * place // parts for place in range(parts + 1)]
+    for part, first, after in zip(split(batch_with(form), parts), bounds, bounds[1:], strict=False):
+        own = collate(ROWS[first:after], 0)
+        for name, tensor in own.items():
+            assert torch.equal(part[name], tensor), name
+        assert sorted(part) == sorted(batch_with(form))
+        assert all(len(part[name]) == len(own["shift_labels"]) for name in part if name.startswith("signal_"))
+
+
+@pytest.mark.parametrize("form", ["topk", "sampled"])
+def test_threads_find_the_loss_and_the_gradients_of_the_whole(form: str) -> None:
+    """Twice without an update between them, as batches are accumulated."""
+    losses = WeightedSum.of([{"name": "cross_entropy", "weight": 0.3}, {"name": "forward_kl", "weight": 0.7}])
+    whole, shared, batch = model(), model(), batch_with(form)
+
+    def loss(one: Any, projection: Projection | None, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return total_loss(one, part, losses, projection) / ANSWERS
+
+    with DataParallel.of(shared, Projection.of(shared)) as threads:
+        assert threads is not None
+        for _ in range(2):
+            expected = loss(whole, Projection.of(whole), batch)
+            expected.backward()
+            found = threads.backward(batch, loss)
+            assert float(found) == pytest.approx(float(expected.detach()), rel=1e-6)
+    assert gradients(shared).keys() == gradients(whole).keys()
+    assert len(gradients(shared)) == 19
+    for name, gradient in gradients(whole).items():
+        torch.testing.assert_close(gradients(shared)[name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_threads_share_the_weights_and_run_at_the_same_time() -> None:
+    one = model()
+    together = threading.Barrier(2, timeout=30)
+    seen: list[tuple[int, int]] = []
+
+    def loss(own: Any, _: Projection | None, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        together.wait()
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        return own.model.layers[0].mlp.up_proj.weight.sum()
+
+    with DataParallel.of(one, None) as threads:
+        assert threads is not None
+        memory = [{parameter.data_ptr() for parameter in own.parameters()} for own in (one, *threads.twins)]
+        assert memory[0] == memory[1] == memory[2]
+        threads.backward(batch_with("topk"), loss)
+    assert len({thread for thread, _ in seen}) == 2
+    assert [cores for _, cores in seen] == [1, 1]
+    assert torch.get_num_threads() == 2
+    assert one.model.layers[0].mlp.up_proj.weight.grad.unique().tolist() == [2.0]
+
+
+def test_an_error_in_a_thread_is_raised_when_the_others_have_ended() -> None:
+    ended = []
+
+    def work(number: int) -> None:
+        if number == 0:
+            raise KeyboardInterrupt
+        ended.append(number)
+
+    with Cores(2) as cores, pytest.raises(KeyboardInterrupt):
+        cores.each(work, [0, 1, 2])
+    assert ended == [1, 2]
+
+
+def is_split(one: Any) -> bool:
+    with DataParallel.of(one, None) as threads:
+        return threads is not None
+
+
+def test_what_is_not_split() -> None:
+    assert is_split(model())
+    assert not is_split(model(attention_dropout=0.1))
+    dropping = model()
+    dropping.model.layers[0].mlp.act_fn = torch.nn.Sequential(torch.nn.SiLU(), torch.nn.Dropout(0.1))
+    assert not is_split(dropping)
+    whole_vocabulary = model()
+    whole_vocabulary.get_input_embeddings().weight.requires_grad_(True)  # 976 of 4,688 weights
+    assert is_split(whole_vocabulary)
+    whole_vocabulary.resize_token_embeddings(400)
+    assert not is_split(whole_vocabulary)
+    torch.set_num_threads(1)
+    assert not is_split(model())
+
+
+TEXTS = [
+    Row.of(f"question {number}" + " please" * (number % 4), ("delivery", "refund", "account")[number % 3]) for number in range(8)
+]
+
+
+def trained(tiny_model: Path, template: Template, folder: Path, **values: Any) -> dict[str, torch.Tensor]:
+    fixed = {"max_steps": 6, "batch_size": 4, "gradient_accumulation_steps": 2, "precision": "float32", "freeze_embeddings": True}
+    section = TrainingSection(**{**fixed, **values})
+    work = folder.with_name(f"{folder.name}-work")
+    loop.train(tiny_model, folder, work, template=template, rows=TEXTS, validation=TEXTS[:2], section=section, seed=1, what="trial")
+    return dict(open_student(folder, TrainingSection()).state_dict())
+
+
+@pytest.mark.parametrize("lora", [None, LoraSection(r=4)], ids=["full", "lora"])
+def test_a_split_training_is_the_whole_one(
+    tiny_model: Path, template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoraSection | None
+) -> None:
+    found = trained(tiny_model, template, tmp_path / "split", lora=lora)
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel, "_FEWEST_TOKENS", 10**9)
+        whole = trained(tiny_model, template, tmp_path / "whole", lora=lora)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(found[name], tensor, atol=2e-4, rtol=1e-3)
+
+
+def test_weights_converted_once_an_update_are_those_that_autocast_makes() -> None:
+    """Two updates, so that the second meets weights that the first has changed; bit by bit."""
+    losses = WeightedSum.of([{"name": "cross_entropy"}])
+
+    def loss(one: Any, projection: Projection | None, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return total_loss(one, part, losses, projection) / ANSWERS
+
+    ends = []
+    for dtype in (torch.bfloat16, None):
+        one = model()
+        with DataParallel.of(one, Projection.of(one), dtype) as threads:
+            assert threads is not None
+            kinds = {parameter.dtype for parameter in threads.twins[0].parameters()}
+            assert kinds == ({torch.float32, torch.bfloat16} if dtype else {torch.float32})
+            optimizer = torch.optim.AdamW(one.parameters(), lr=1e-2)
+            for _ in range(2):
+                threads.backward(batch_with("none"), loss)
+                optimizer.step()
+                optimizer.zero_grad()
+        ends.append(one.state_dict())
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+@pytest.mark.parametrize("lora", [None, LoraSection(r=4)], ids=["full", "lora"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_split_training_is_interrupted_and_goes_on_to_the_same_bytes(
+    tiny_model: Path, template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoraSection | None, precision: str
+) -> None:
+    trained(tiny_model, template, tmp_path / "whole", lora=lora, precision=precision)
+    original, calls = loop.total_loss, []
+
+    def interrupted(*given: Any) -> Any:
+        calls.append(threading.current_thread().name)
+        if len(calls) == 15:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "total_loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tiny_model, template, tmp_path / "model", checkpoint_seconds=0, lora=lora, precision=precision)
+    assert all(name.startswith("slmops-cores") for name in calls)
+    assert (tmp_path / "model-work" / "checkpoint-3").is_dir()
+    trained(tiny_model, template, tmp_path / "model", checkpoint_seconds=0, lora=lora, precision=precision)
+    assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
