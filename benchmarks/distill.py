@@ -120,7 +120,7 @@ def in_a_process(side: str) -> dict[str, Any]:
     say(f"  {side}")
     done = subprocess.run([sys.executable, *sys.argv, "--side", side], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        sys.exit(f"{side} failed")
+        sys.exit(f"{side} failed (exit status {done.returncode})")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ResourceError, TeacherError
 from slmops.models.fit import check_fits
 from slmops.models.load import context_length, load_model, parameter_count
-from slmops.models.watching import Watcher
 from slmops.runtimes.base import Generation, Runtime, Sampling
 from slmops.runtimes.torch_runtime import TorchRuntime
-from slmops.signals.distribution import D, Distribution
+from slmops.signals.distribution import Distribution
 from slmops.signals.forms import Form
 from slmops.signals.internals import Internals, Layers
 from slmops.teachers.converting import converting_candidates, open_engine
 from slmops.teachers.engines import Candidate, choose, read_record, settled, write_record
-from slmops.training.batches import collate
-from slmops.training.cores import THREADS, Cores, bounds_of
-from slmops.training.forward import answers_of
-from slmops.training.internals import kept_of
+from slmops.teachers.observing import Observer
 from slmops.training.machine import autocast_type
+from slmops.training.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -118,38 +112,13 @@ class LocalTeacher:
         """
         if not isinstance(self.runtime, TorchRuntime):
             raise TeacherError(f"{self.runtime.info.name} gives no distributions", fix="load the teacher with the engine torch")
-        model, pad_id = self.runtime.model, int(self.template.tokenizer.eos_token_id)
-        if layers is None:
-            return _on_threads(model, rows, form, pad_id), []
-        batch = collate(rows, pad_id)
-        with torch.inference_mode():
-            with Watcher(model, layers).watching() as seen:
-                answers = answers_of(model, batch)
-            return _by_row(form.reduce(answers.logits, rows), rows), _by_row(kept_of(seen, layers, batch, rows), rows)
+        seen_by = Observer(self.runtime.model, self._projection, int(self.template.tokenizer.eos_token_id))
+        return (seen_by.signals(rows, form), []) if layers is None else seen_by.signals_and_internals(rows, form, layers)
 
-
-def _on_threads(model: Any, rows: Sequence[Encoded], form: Form, pad_id: int) -> list[Distribution]:
-    """The signals of rows; on a processor, of parts of them on threads of their own."""
-
-    def one(part: Sequence[Encoded]) -> list[Distribution]:
-        with torch.inference_mode():
-            return list(_by_row(form.reduce(answers_of(model, collate(part, pad_id)).logits, part), part))
-
-    if model.device.type != "cpu" or torch.get_num_threads() < THREADS or len(rows) < THREADS:
-        return one(rows)
-    with Cores(THREADS) as cores:
-        found = cores.each(one, [rows[start:end] for start, end in bounds_of(len(rows), THREADS)])
-    return [signal for part in found for signal in part]
-
-
-def _by_row(joined: D, rows: Sequence[Encoded]) -> list[D]:
-    """What is about the answer tokens of a batch, cut into its rows."""
-    parts, start = [], 0
-    for row in rows:
-        end = start + len(row.answer_ids)
-        parts.append(joined[start:end])
-        start = end
-    return parts
+    @cached_property
+    def _projection(self) -> Projection | None:
+        found = Projection.of(self.runtime.model) if isinstance(self.runtime, TorchRuntime) else None
+        return found and found.whole  # threads share the layers, and each would leave out others' positions
 
 
 def _open_torch(folder: Path, template: Template, precision: str) -> TorchRuntime:

@@ -83,6 +83,11 @@ class Projection:
         """The same with a last layer that leaves nothing out, for those who look at it."""
         return replace(self, last=None)
 
+    @property
+    def chunk_positions(self) -> int:
+        """Answer positions whose logits are made at once."""
+        return max(1, _CHUNK_VALUES // int(self.head.weight.shape[0]))
+
     def hidden(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Hidden states at the answer positions of a batch of :func:`slmops.training.batches.collate`, ``[N, H]``."""
         states = self._states(batch, batch["logits_to_keep"])
@@ -144,7 +149,7 @@ def summed(
     """
     hidden = projection.hidden(batch)
     answers = _answers_in(projection, batch, losses)
-    size = positions or _chunk_positions(projection)
+    size = positions or projection.chunk_positions
     if len(hidden) <= size:
         return answers(hidden, slice(None)).sum()
     parameters = [parameter for parameter in projection.head.parameters() if parameter.requires_grad]
@@ -159,7 +164,7 @@ def each(
     with torch.no_grad():
         hidden = projection.hidden(batch)
         answers = _answers_in(projection, batch, losses)
-        size = positions or _chunk_positions(projection)
+        size = positions or projection.chunk_positions
         return torch.cat([answers(hidden[part], part) for part in _chunks(len(hidden), size)])
 
 
@@ -205,10 +210,6 @@ class _SumOfChunks(torch.autograd.Function):
 
 def _chunks(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def _chunk_positions(projection: Projection) -> int:
-    return max(1, _CHUNK_VALUES // int(projection.head.weight.shape[0]))
 
 
 def _inner(model: Any) -> Any:
