@@ -89,14 +89,27 @@ def collate(
 
 
 def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
-    """``input_ids``, ``attention_mask`` and ``position_ids`` of ``B`` sequences, int64 ``[B, T]``, padded on the left."""
-    width = max(map(len, sequences))
+    """``input_ids``, ``attention_mask`` and ``position_ids`` of ``B`` sequences, int64 ``[B, T]``, padded on the left.
+
+    ``T`` is :func:`padded_width` of the longest.
+    """
+    width = padded_width(max(map(len, sequences)))
     attention_mask = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in sequences])
     return {
         "input_ids": torch.tensor([[pad_id] * (width - len(own)) + list(own) for own in sequences]),
         "attention_mask": attention_mask,
         "position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0),
     }
+
+
+def padded_width(length: int) -> int:
+    """The width of a batch whose longest row has so many tokens: one of eight between powers of two, and any up to 16.
+
+    Libraries prepare a kernel for each shape of a product that they meet; batches of any width would meet a new one in nearly
+    every update.
+    """
+    step = 1 << max(0, (length - 1).bit_length() - 4)
+    return -(-length // step) * step
 
 
 class PlannedBatches(Dataset[dict[str, torch.Tensor]]):

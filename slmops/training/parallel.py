@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from slmops.signals.tensors import from_batch, into_batch
+from slmops.training.batches import padded_width
 from slmops.training.cores import THREADS, Cores, bounds_of
 from slmops.training.gradients import rows_of_embedding
 from slmops.training.projection import Projection
@@ -109,14 +110,14 @@ def split(batch: Mapping[str, torch.Tensor], parts: int) -> list[dict[str, torch
         batch: Of ``B`` rows, with or without signals; nothing else.
         parts: At most ``B``.
     """
-    rows, columns = batch["input_ids"].shape[0], len(batch["logits_to_keep"])
+    (rows, width), columns = batch["input_ids"].shape, len(batch["logits_to_keep"])
     signal = from_batch(batch)
     row_of = batch["answer_index"] // columns
     found = []
     for first, after in bounds_of(rows, parts):
         start, end = torch.searchsorted(row_of, torch.tensor([first, after])).tolist()
         mask = batch["attention_mask"][first:after]
-        pads = int(mask.any(0).int().argmax())  # columns that are padding in all of these rows
+        pads = width - padded_width(width - int(mask.any(0).int().argmax()))  # padding in all of these rows
         answers = batch["answer_index"][start:end]
         keep, place = (answers % columns).unique(return_inverse=True)
         part = {name: batch[name][first:after, pads:] for name in _OF_ROWS}

@@ -14,7 +14,7 @@ from slmops.models.load import load_model
 from slmops.signals.sampled import Sampled
 from slmops.signals.tensors import SampledTensors, from_batch
 from slmops.signals.topk import TopK
-from slmops.training.batches import PlannedBatches, collate, only_item, plan_batches, steps_of
+from slmops.training.batches import PlannedBatches, collate, only_item, padded_width, plan_batches, steps_of
 from slmops.training.forward import answers_of
 
 LENGTHS = random.Random(0).choices(range(5, 60), k=203)
@@ -143,3 +143,12 @@ def test_a_data_set_gives_the_batches_of_its_plan() -> None:
     assert batches[0]["signal_ids"].tolist() == [[100, 101], [102, 103]]
     assert only_item([batches[1]])["input_ids"].shape == (2, 6)
     assert "signal_ids" not in PlannedBatches([[0]], [LONG], PAD, None)[0]
+
+
+def test_widths_of_batches_are_few() -> None:
+    assert [padded_width(length) for length in (1, 9, 16, 17, 18, 19, 32, 33, 36, 37, 64, 65, 500)] == [
+        1, 9, 16, 18, 18, 20, 32, 36, 36, 40, 64, 72, 512,
+    ]  # fmt: skip
+    lengths = range(17, 2049)
+    assert len({padded_width(length) for length in lengths}) == 7 * 8
+    assert all(length <= padded_width(length) <= 1.125 * length for length in lengths)

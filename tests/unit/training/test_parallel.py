@@ -20,9 +20,9 @@ from slmops.signals.topk import TopK
 from slmops.training import loop, parallel
 from slmops.training.batches import collate
 from slmops.training.cores import Cores
-from slmops.training.forward import total_loss
+from slmops.training.forward import losses_of, total_loss
 from slmops.training.inputs import open_student
-from slmops.training.objectives import WeightedSum
+from slmops.training.objectives import CrossEntropy, WeightedSum
 from slmops.training.parallel import DataParallel, split
 from slmops.training.projection import Projection
 
@@ -242,3 +242,16 @@ def test_a_split_training_is_interrupted_and_goes_on_to_the_same_bytes(
     assert (tmp_path / "model-work" / "checkpoint-3").is_dir()
     trained(tiny_model, template, tmp_path / "model", checkpoint_seconds=0, lora=lora, precision=precision)
     assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
+def test_columns_beyond_the_longest_row_change_no_loss() -> None:
+    """Rows of 17 and 33 tokens, which stand in batches of 18 and 36 columns."""
+    one = model()
+    for length in (17, 33):
+        own = row(length - 3, 3, length)
+        batch = collate([own, row(2, 2, 0)], 0)
+        assert batch["input_ids"].shape[1] > length
+        logits = one(torch.tensor([own.input_ids])).logits[0, length - 4 : -1]
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(own.answer_ids), reduction="none")
+        found = losses_of(one, batch, CrossEntropy(), Projection.of(one))[:3]
+        torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-5)
