@@ -43,11 +43,12 @@ COUNTS = {"train": 400, "pool": 1200, "validation": 100, "test": 300}
 
 @dataclass(frozen=True)
 class Experiment:
-    """A set, what of it is taken, and the values of its recipe that differ from the package's."""
+    """A set, what of it is taken, the values of its recipe that differ from the package's, and the tokens of its small student."""
 
     recipe: str
     splits: Callable[[Path, Path, float], dict[str, Path]]
     values: tuple[str, ...] = ()
+    smallest_vocabulary: int = 6500
 
 
 def _real(real: RealSet, **counts: int) -> Callable[[Path, Path, float], dict[str, Path]]:
@@ -68,7 +69,7 @@ SETS = {
     ),
     # With 400 labelled rows a teacher of this size stays at chance.
     "nli": Experiment(
-        "nli", _real(RealSet("nli", "nli_cf/train.tsv", "nli_cf/test.tsv", 400), train=4000), ("teacher.tune.max_steps=600",)
+        "nli", _real(RealSet("nli", "nli_cf/train.tsv", "nli_cf/test.tsv", 400), train=4000), ("teacher.tune.max_steps=600",), 6900
     ),
     "conversation": Experiment(
         "conversation",
@@ -76,9 +77,9 @@ SETS = {
         ("answers.max_new_tokens=32",),
     ),
 }
-SIZES = {
-    "small": ("student.layers=4", "student.vocabulary=6500"),
-    "medium": ("student.layers=6", "student.vocabulary=8192"),
+SIZES: dict[str, Callable[[Experiment], tuple[str, ...]]] = {
+    "small": lambda experiment: ("student.layers=4", f"student.vocabulary={experiment.smallest_vocabulary}"),
+    "medium": lambda experiment: ("student.layers=6", "student.vocabulary=8192"),
 }
 ARMS: dict[str, Callable[[Lesson], StageResult]] = {
     "control": Lesson.control_alone,
@@ -123,7 +124,7 @@ def main() -> None:
         values = [f"data.source.{split}={file}" for split, file in files.items()]
         values += ["training.max_steps=200", *SETS[name].values, f"output_path={root}", f"name={name}"]
         for size in options.size or SIZES:
-            recipe = load_recipe(find_recipe(SETS[name].recipe), [*values, *SIZES[size], *overrides])
+            recipe = load_recipe(find_recipe(SETS[name].recipe), [*values, *SIZES[size](SETS[name]), *overrides])
             if options.teachers_only:
                 learn(recipe)
                 break
