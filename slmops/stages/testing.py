@@ -15,7 +15,7 @@ from slmops.evaluation.options import EvaluateOptions
 from slmops.evaluation.subjects import Subject
 from slmops.files import file_digest, write_json, write_jsonl
 from slmops.progress import say
-from slmops.tasks.base import TASKS, problem, task_class, task_key, task_name
+from slmops.tasks.base import TASKS, open_task, problem, task_class, task_key, task_name
 from slmops.workspace import Made, StageResult, Workspace
 
 COLUMNS = "columns.jsonl"
@@ -46,7 +46,7 @@ def read_test(workspace: Workspace, options: EvaluateOptions, subjects: Sequence
             raise DataError("no row has an answer to compare with", where=str(options.test_data), fix="name --answer_field")
         kind = _task_type(options, subjects, found.labelled)
         task_options = _options(options, kind, subjects, found.labelled)
-        task = task_class(kind)(**task_options)
+        task = open_task(kind, task_options)
         judged = [(row, problem(task, row)) for row in found.labelled]
         rows = [row for row, reason in judged if reason is None]
         if not rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from slmops.errors import DataError
 from slmops.tasks.base import AnswerError
 from slmops.tasks.labelled import Labelled
 from slmops.tasks.labels import form, labels_of, short
@@ -18,8 +19,20 @@ class Classification(Labelled):
 
     @classmethod
     def complete(cls, options: Mapping[str, Any], answers: Sequence[str]) -> dict[str, Any]:
-        """Without ``labels``, the valid answers are those that occur in the data."""
-        return dict(options) if options.get("labels") else {**options, "labels": labels_of(answers)}
+        """Without ``labels``, the valid answers are those that occur in the data.
+
+        Raises:
+            DataError: They are one and the same.
+        """
+        if options.get("labels"):
+            return dict(options)
+        found = labels_of(answers)
+        if len(found) == 1:
+            raise DataError(
+                f"all {len(answers):,} answers are {found[0]!r}, which leaves nothing to choose",
+                fix="take rows with other answers too (of a sorted file the first rows are alike), or name task.labels=[a,b]",
+            )
+        return {**options, "labels": found}
 
     def own_prompt(self) -> str:
         """What the teacher is told where neither recipe nor row says it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import slmops as api
-from slmops.errors import UsageError
+from slmops.errors import DataError, UsageError
 from slmops.evaluation.schema import parse_report
 from slmops.files import read_jsonl, write_jsonl
 from tests.commands import Call
@@ -206,3 +206,10 @@ def test_free_text_without_a_task_type_is_an_error_with_the_choices(untuned: Pat
     write_jsonl(tmp_path / "free.jsonl", [{"question": f"Who is number {n}?", "answer": f"It is person {n}."} for n in range(30)])
     with pytest.raises(UsageError, match=r"name it: .*summarization"):
         api.evaluate(untuned, test_data=tmp_path / "free.jsonl")
+
+
+def test_rows_with_one_label_alone_are_an_error_that_says_so(untuned: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "first.jsonl", [{"text": f"parcel {n}", "label": "delivery"} for n in range(6)])
+    with pytest.raises(DataError, match=r"all 6 answers are 'delivery'.*\n.*task\.labels") as raised:
+        api.evaluate(untuned, test_data=tmp_path / "first.jsonl", task_type="classification", answer_field="label")
+    assert "sorted file" in str(raised.value)
