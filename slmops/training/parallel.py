@@ -17,6 +17,7 @@ from slmops.signals.tensors import from_batch, into_batch
 from slmops.training.batches import padded_width
 from slmops.training.cores import THREADS, Cores, bounds_of
 from slmops.training.gradients import rows_of_embedding
+from slmops.training.machine import evaluated
 from slmops.training.projection import Projection
 
 _FEWEST_TOKENS = 256
@@ -69,6 +70,8 @@ class DataParallel:
             yield None
             return
         lowered = _lowered(model, dtype)
+        if lowered and not _same_states(model, _twin(model, lowered), dtype):
+            lowered = {}
         with ExitStack() as stack:
             twins = [_twin(model, lowered) for _ in range(THREADS)]
             for twin in twins:
@@ -156,6 +159,20 @@ def _twin(model: Any, lowered: Mapping[torch.Tensor, torch.Tensor]) -> Any:
     twin = copy.deepcopy(model, shared)
     twin.train()
     return twin
+
+
+def _same_states(model: Any, twin: Any, dtype: torch.dtype | None) -> bool:
+    """Whether autocast makes of both the same, tried on a few tokens: some layers compute in float32 whatever surrounds them."""
+    tokens = torch.arange(8).unsqueeze(0) % model.get_input_embeddings().weight.shape[0]
+    found = []
+    for one in (model, twin):
+        with evaluated(one), torch.no_grad(), torch.autocast("cpu", dtype=dtype):
+            try:
+                found.append(one(input_ids=tokens, use_cache=False).logits)
+            except RuntimeError:  # a product of two number types
+                return False
+    own, others = found
+    return bool(torch.equal(own, others))
 
 
 def _trains_a_large_vocabulary(model: Any) -> bool:

@@ -220,6 +220,29 @@ def test_weights_converted_once_an_update_are_those_that_autocast_makes() -> Non
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
+class Exact(torch.nn.Module):
+    """Computes in float32 whatever surrounds it."""
+
+    def __init__(self, layer: torch.nn.Linear, converts: bool) -> None:
+        super().__init__()
+        self.layer, self.converts = layer, converts
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            if self.converts:
+                return torch.nn.functional.linear(given.float(), self.layer.weight.float())
+            return self.layer(given.float())
+
+
+@pytest.mark.parametrize("converts", [True, False], ids=["other numbers", "two number types"])
+def test_weights_stay_as_they_are_where_a_layer_needs_them_exact(converts: bool) -> None:
+    one = model()
+    one.model.layers[0].mlp.gate_proj = Exact(one.model.layers[0].mlp.gate_proj, converts)
+    with DataParallel.of(one, Projection.of(one), torch.bfloat16) as threads:
+        assert threads is not None
+        assert {parameter.dtype for parameter in threads.twins[0].parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize("lora", [None, LoraSection(r=4)], ids=["full", "lora"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_split_training_is_interrupted_and_goes_on_to_the_same_bytes(
