@@ -57,7 +57,8 @@ def test_signals_are_those_of_a_row_alone(
     answers = [len(row.answer_ids) for row in rows]
     assert sum(seen) == sum(answers)
     assert max(seen) <= max(positions, max(answers))
-    assert len(seen) == {1: 7, 10**6: threads}.get(positions, len(seen))
+    chunks = {1: [7], 7: [3, 4, 5, 6, 7], 10**6: [threads]}
+    assert len(seen) in chunks[positions]
     for row, own in zip(rows, found, strict=True):
         expected = logits_alone(observer, row).log_softmax(-1).topk(K)
         np.testing.assert_array_equal(own.ids, expected.indices.numpy())
