@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -118,7 +118,7 @@ class LocalTeacher:
     @cached_property
     def _projection(self) -> Projection | None:
         found = Projection.of(self.runtime.model) if isinstance(self.runtime, TorchRuntime) else None
-        return found and found.whole  # threads share the layers, and each would leave out others' positions
+        return found and replace(found, last=None)  # threads share the layers, and each would leave out others' positions
 
 
 def _open_torch(folder: Path, template: Template, precision: str) -> TorchRuntime:

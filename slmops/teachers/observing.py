@@ -26,7 +26,7 @@ class Observer:
 
     Args:
         model: In the number type that it computes in.
-        projection: Of the model, with a last layer that leaves nothing out; ``None`` where its logits are made all at once.
+        projection: Of the model, with a last layer that reads all positions; ``None`` where its logits are made all at once.
         pad_id: Token id of the padding.
     """
 
@@ -39,7 +39,7 @@ class Observer:
 
         def one(part: Sequence[Encoded]) -> list[Distribution]:
             with torch.inference_mode():
-                return self._signals(part, collate(part, self.pad_id), form)
+                return self._signals(part, collate(part, self.pad_id), form, self.projection)
 
         if self.model.device.type != "cpu" or torch.get_num_threads() < THREADS or len(rows) < THREADS:
             return one(rows)
@@ -58,18 +58,20 @@ class Observer:
         batch = collate(rows, self.pad_id)
         with torch.inference_mode():
             with Watcher(self.model, layers).watching() as seen:
-                signals = self._signals(rows, batch, form)
+                signals = self._signals(rows, batch, form, self.projection and self.projection.whole)
             return signals, by_row(kept_of(seen, layers, batch, rows), rows)
 
-    def _signals(self, rows: Sequence[Encoded], batch: Mapping[str, torch.Tensor], form: Form) -> list[Distribution]:
-        if self.projection is None:
+    def _signals(
+        self, rows: Sequence[Encoded], batch: Mapping[str, torch.Tensor], form: Form, projection: Projection | None
+    ) -> list[Distribution]:
+        if projection is None:
             return list(by_row(form.reduce(answers_of(self.model, batch).logits, rows), rows))
-        hidden = self.projection.hidden(batch)
+        hidden = projection.hidden(batch)
         found: list[Distribution] = []
         start = 0
-        for some in _groups(rows, self.projection.chunk_positions):
+        for some in _groups(rows, projection.chunk_positions):
             end = start + sum(len(row.answer_ids) for row in some)
-            found += by_row(form.reduce(self.projection.logits(hidden[start:end]), some), some)
+            found += by_row(form.reduce(projection.logits(hidden[start:end]), some), some)
             start = end
         return found
 

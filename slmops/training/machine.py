@@ -34,6 +34,14 @@ def evaluated(model: torch.nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
+def drops(model: torch.nn.Module) -> bool:
+    """Whether anything in a model is dropped at random while it is trained."""
+    config = getattr(model, "config", None)
+    values = config.to_dict() if config is not None else {}
+    named = any(isinstance(value, float) and value > 0 for name, value in values.items() if "drop" in name)
+    return named or any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+
+
 @contextmanager
 def same_sums() -> Iterator[None]:
     """Take the algorithms that add in one order, so that a run gives the same bits again with as many threads.

@@ -17,7 +17,7 @@ from slmops.signals.tensors import from_batch, into_batch
 from slmops.training.batches import padded_width
 from slmops.training.cores import THREADS, Cores, bounds_of
 from slmops.training.gradients import rows_of_embedding
-from slmops.training.machine import evaluated
+from slmops.training.machine import drops, evaluated
 from slmops.training.projection import Projection
 
 _FEWEST_TOKENS = 256
@@ -66,7 +66,7 @@ class DataParallel:
             dtype: Of autocast, where the losses are computed within one.
         """
         on_cpu = all(one.device.type == "cpu" for one in model.parameters())
-        if not on_cpu or torch.get_num_threads() < THREADS or _drops(model) or _trains_a_large_vocabulary(model):
+        if not on_cpu or torch.get_num_threads() < THREADS or drops(model) or _trains_a_large_vocabulary(model):
             yield None
             return
         lowered = _lowered(model, dtype)
@@ -181,11 +181,3 @@ def _trains_a_large_vocabulary(model: Any) -> bool:
     if head is None or not head.weight.requires_grad:
         return False
     return bool(_LARGE * head.weight.numel() > sum(one.numel() for one in model.parameters() if one.requires_grad))
-
-
-def _drops(model: Any) -> bool:
-    """Whether anything in a model is dropped at random while it is trained."""
-    config = getattr(model, "config", None)
-    values = config.to_dict() if config is not None else {}
-    named = any(isinstance(value, float) and value > 0 for name, value in values.items() if "drop" in name)
-    return named or any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())

@@ -13,11 +13,15 @@ from typing import Any
 
 import torch
 
+from slmops.data.templates import IGNORED, Encoded
 from slmops.progress import say
 from slmops.signals.tensors import from_batch
+from slmops.training.batches import collate
 from slmops.training.machine import evaluated
 from slmops.training.narrow import LastLayer
 from slmops.training.objectives.base import Answers
+from slmops.training.tree import Tree
+from slmops.training.tree_attention import TreeAttention
 
 Losses = Callable[[Answers], torch.Tensor]
 """What makes one loss a position out of answers; a position's loss depends on that position alone."""
@@ -42,6 +46,7 @@ class Projection:
         scale: Factor of the logits.
         cap: Bound that a hyperbolic tangent keeps them in (Gemma 2), or ``None``.
         last: The body's last layer, where it can leave out the positions that predict nothing.
+        tree: The body's attention, where it can read what rows begin with alike once.
     """
 
     body: Any
@@ -49,6 +54,7 @@ class Projection:
     scale: float = 1.0
     cap: float | None = None
     last: LastLayer | None = None
+    tree: TreeAttention | None = None
 
     @classmethod
     def of(cls, model: Any) -> Projection | None:
@@ -68,7 +74,9 @@ class Projection:
         found = cls(body, head, scale, getattr(settings, "final_logit_softcapping", None))
         if found._makes_the_logits_of(model):
             narrow = replace(found, last=LastLayer.of(body))
-            return narrow if narrow.last and narrow._has_the_states_of(found) else found
+            found = narrow if narrow.last and narrow._has_the_states_of(found) else found
+            shared = replace(found, tree=TreeAttention.of(model, body))
+            return shared if shared.tree and shared._has_the_states_of(found) else found
         say("  this model's logits are more than its output layer: they are made all at once, not in chunks")
         return None
 
@@ -76,12 +84,13 @@ class Projection:
         """The same parts of another model of the same form, untried."""
         inner = _inner(model)
         body = inner.base_model
-        return replace(self, body=body, head=_head_of(inner), last=LastLayer.of(body) if self.last else None)
+        last, tree = LastLayer.of(body) if self.last else None, TreeAttention(body) if self.tree else None
+        return replace(self, body=body, head=_head_of(inner), last=last, tree=tree)
 
     @property
     def whole(self) -> Projection:
-        """The same with a last layer that leaves nothing out, for those who look at it."""
-        return replace(self, last=None)
+        """The same with layers that leave nothing out, for those who look at them."""
+        return replace(self, last=None, tree=None)
 
     @property
     def chunk_positions(self) -> int:
@@ -90,8 +99,12 @@ class Projection:
 
     def hidden(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Hidden states at the answer positions of a batch of :func:`slmops.training.batches.collate`, ``[N, H]``."""
-        states = self._states(batch, batch["logits_to_keep"])
-        return states.flatten(0, 1).index_select(0, batch["answer_index"])
+        if self.tree is None:
+            read = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+            return self._states(read, batch["logits_to_keep"]).flatten(0, 1).index_select(0, batch["answer_index"])
+        tree = Tree.of(batch)
+        with self.tree.on(tree) as read:
+            return self._states(read, tree.answers)[0].index_select(0, tree.answer_index)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits in float32, ``[..., V]``."""
@@ -106,24 +119,25 @@ class Projection:
         few = hidden.device.type == "cpu" and hidden.dtype is torch.float32 and hidden.numel() <= _FEW * hidden.shape[-1]
         return torch.autocast("cpu", enabled=False) if few and type(self.head) is torch.nn.Linear else nullcontext()
 
-    def _states(self, batch: Mapping[str, torch.Tensor], columns: torch.Tensor) -> torch.Tensor:
-        """Hidden states at some columns, ``[B, K, H]``."""
-        read = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+    def _states(self, read: Mapping[str, Any], columns: torch.Tensor) -> torch.Tensor:
+        """Hidden states at some columns of what the body reads, ``[B, K, H]``."""
         with self.last.only(columns) if self.last else nullcontext():
             states: torch.Tensor = self.body(**read, use_cache=False)[0]
         return states if self.last else states.index_select(1, columns)
 
-    def _has_the_states_of(self, whole: Projection) -> bool:
-        """Whether the last layer may leave positions out, tried on a few tokens."""
-        tokens = torch.arange(8, device=self.head.weight.device).unsqueeze(0) % self.head.weight.shape[0]
-        columns = torch.tensor([3, 6], device=tokens.device)
+    def _has_the_states_of(self, other: Projection) -> bool:
+        """Whether what is left out changes nothing, tried on a few rows that begin alike."""
+        ids = [token % self.head.weight.shape[0] for token in range(9)]
+        rows = [Encoded(tuple(ids[:end]), tuple([IGNORED] * start + ids[start:end])) for start, end in ((6, 9), (2, 4))]
+        rows.append(Encoded(tuple(ids[:3] + ids[5:]), tuple([IGNORED] * 5 + ids[7:])))
+        batch = {name: tensor.to(self.head.weight.device) for name, tensor in collate(rows, 0).items()}
         with evaluated(self.body), torch.no_grad():
             try:
-                own = self._states({"input_ids": tokens}, columns)
+                own = self.hidden(batch)
             except (RuntimeError, IndexError, TypeError):  # a layer of another form
                 return False
-            all_of_them = whole._states({"input_ids": tokens}, columns)
-        return own.shape == all_of_them.shape and bool(torch.allclose(own, all_of_them, rtol=1e-4, atol=1e-4))
+            others = other.hidden(batch)
+        return own.shape == others.shape and bool(torch.allclose(own, others, rtol=1e-4, atol=1e-4))
 
     def _makes_the_logits_of(self, model: Any) -> bool:
         tokens = torch.arange(8, device=self.head.weight.device).unsqueeze(0) % self.head.weight.shape[0]

@@ -57,7 +57,7 @@ def assert_same(found: tuple[float, dict[str, torch.Tensor]], expected: tuple[fl
     assert found[0] == pytest.approx(expected[0], rel=1e-6)
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
-        torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(found[1][name], gradient, atol=5e-6, rtol=1e-5)
 
 
 FAMILIES = {
@@ -90,6 +90,7 @@ def test_the_last_layer_leaves_out_what_predicts_nothing_where_its_form_allows(f
     model = tiny(family.partition("-")[0], **FAMILIES[family])
     projection = Projection.of(model)
     assert projection is not None
+    projection = replace(projection, tree=None)
     widths = []
     layer = model.base_model.layers[-1]
     with layer.mlp.register_forward_hook(lambda _, given, __: widths.append(given[0].shape[1])):
