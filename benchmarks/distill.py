@@ -308,7 +308,7 @@ def fitting(options: argparse.Namespace, student: Template) -> Any:
     store = SignalStore.open(options.output_path / "signals", _FINGERPRINTS)
     teacher = template_of(model_of(options, "ours", "teacher"))
     tokens = TokenMap.between(teacher.tokenizer, student.tokenizer)
-    return store if tokens.same else MappedSignals.of(store, teacher, student, tokens)
+    return store if tokens.same else MappedSignals(store, teacher, student, tokens)
 
 
 def held_out_loss(options: argparse.Namespace, side: str) -> float:

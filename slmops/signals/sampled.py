@@ -53,6 +53,37 @@ class Sampled(Sized):
         parts = [_draw(logits[start : start + _BLOCK], samples, offsets[start : start + _BLOCK]) for start in blocks]
         return cls.concatenate(parts or [_draw(logits, samples, offsets)])
 
+    @classmethod
+    def certain(cls, ids: Sequence[int], vocabulary: int) -> Sampled:
+        """What is drawn where at each position one token alone is possible."""
+        ones = np.ones(len(ids), np.uint8)
+        return cls(ones, np.zeros(len(ids), np.float16), np.array(ids, id_type(vocabulary)), ones.copy())
+
+    def remapped(self, new_ids: np.ndarray, size: int, answer: Sequence[int]) -> Sampled:
+        """The distribution given the tokens that are left: what was drawn on tokens that are gone counts no more.
+
+        Where nothing is left of a position, its answer's token is certain. A position that lost draws has the entropy of the
+        rest of them, which is a little low: the loss's value, not its gradient, is off by that.
+
+        Args:
+            new_ids: int64, by old id: the new one, or -1.
+            size: Number of tokens that are left.
+            answer: The ``N`` answer tokens under their new ids.
+        """
+        places = np.repeat(np.arange(len(self)), self.sizes)
+        moved = new_ids[self.ids]
+        kept = moved >= 0
+        none_left = ~np.isin(np.arange(len(self)), places[kept])
+        at = np.concatenate([places[kept], np.flatnonzero(none_left)])
+        order = np.argsort(at, kind="stable")
+        ids = np.concatenate([moved[kept], np.asarray(answer)[none_left]])[order].astype(id_type(size))
+        counts = np.concatenate([self.counts[kept], np.ones(none_left.sum(), np.uint8)])[order]
+        sizes = np.bincount(at, minlength=len(self))
+        lost = np.bincount(places[~kept], minlength=len(self)) > 0
+        share = counts / np.bincount(at[order], counts, len(self))[at[order]]
+        rest = np.bincount(at[order], -share * np.log(share), len(self))
+        return Sampled(sizes.astype(np.uint8), np.where(lost, rest, self.entropy).astype(np.float16), ids, counts)
+
 
 def offsets_of(input_ids: Sequence[int], positions: int) -> np.ndarray:
     """Random numbers in [0, 1), float64 ``[positions]``, that follow from a row's token ids alone (SHAKE-256 of them)."""

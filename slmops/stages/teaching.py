@@ -263,7 +263,7 @@ def open_signals(
     layers = open_layers(signals, made_from, template, None if tokens.same else tokens.new_ids, rows)
     if tokens.same or not tokens.part:
         return store, layers
-    mapped = MappedSignals.of(store, theirs, template, tokens)
+    mapped = MappedSignals(store, theirs, template, tokens)
     if rows:
         say(mapped.describe(rows))
     return mapped, layers

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from slmops.data.rows import Row
 from slmops.data.templates import Template
-from slmops.errors import ConfigError
 from slmops.models.tokenmap import TokenMap
+from slmops.signals.distribution import Distribution
+from slmops.signals.sampled import Sampled
 from slmops.signals.store import SignalStore
 from slmops.signals.topk import TopK
 from slmops.teachers.logprobs import certain_signal
@@ -19,8 +20,8 @@ class MappedSignals:
     """Signals under the student's token ids.
 
     A row whose answer both split into the same tokens has the teacher's distribution, with the mass of tokens that the
-    student lacks in its tail. Where the student needs more tokens for an answer, positions are not the teacher's: such a
-    row learns from its answer alone.
+    student lacks in its tail; of drawn tokens those that it lacks do not count. Where the student needs more tokens for an
+    answer, positions are not the teacher's: such a row learns from its answer alone.
 
     Args:
         store: The teacher's signals.
@@ -34,32 +35,20 @@ class MappedSignals:
     student: Template
     tokens: TokenMap
 
-    @classmethod
-    def of(cls, store: SignalStore, teacher: Template, student: Template, tokens: TokenMap) -> MappedSignals:
-        """The same, after a look at what is stored.
-
-        Raises:
-            ConfigError: Tokens were drawn from the teacher; what was drawn on tokens that are gone has no place to go.
-        """
-        if not isinstance(store.arrays, TopK):
-            raise ConfigError(
-                "tokens drawn from the teacher do not fit a student with a part of its vocabulary",
-                where="signals.form",
-                fix="take topk, or the whole vocabulary",
-            )
-        return cls(store, teacher, student, tokens)
-
-    def get(self, row: Row) -> TopK:
+    def get(self, row: Row) -> Distribution:
         """The signal at the answer tokens of a row, as the student splits it.
 
         Raises:
             FingerprintError: There is none for this question and answer.
         """
         signal = self.store.get(row)
+        size, answer = len(self.student.tokenizer), self.student.encode(row).answer_ids
+        if isinstance(signal, Sampled):
+            return signal.remapped(self.tokens.new_ids, size, answer) if self.fits(row) else Sampled.certain(answer, size)
         assert isinstance(signal, TopK)
         if not self.fits(row):
             return certain_signal(self.student, row, signal.ids.shape[-1])
-        return signal.remapped(self.tokens.new_ids, len(self.student.tokenizer))
+        return signal.remapped(self.tokens.new_ids, size)
 
     def fits(self, row: Row) -> bool:
         """Whether the answer of a row has the same tokens for both."""

@@ -78,7 +78,7 @@ def test_a_student_with_fewer_tokens_has_the_scores_under_its_own_ids(
 ) -> None:
     signals = local.signals([template.encode(row) for row in ROWS[:2]], TopKForm(K))
     store = write_signals(tmp_path, [(row_key(row), signal) for row, signal in zip(ROWS, signals, strict=False)], {})
-    cached = MappedSignals.of(store, template, trimmed, TokenMap.between(template.tokenizer, trimmed.tokenizer))
+    cached = MappedSignals(store, template, trimmed, TokenMap.between(template.tokenizer, trimmed.tokenizer))
     assert all(cached.fits(row) for row in ROWS[:2])
     live = LiveTeacher.of(local, K, trimmed, as_it_is)
     scored = live.score(ROWS[:2], [trimmed.encode(row).answer_ids for row in ROWS[:2]])
