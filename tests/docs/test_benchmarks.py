@@ -57,6 +57,7 @@ def test_distill_prints_a_ratio_for_each_comparison(tmp_path: Path) -> None:
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert found.returncode == 0, found.stderr
     result = json.loads(found.stdout)
+    assert result["ours"]["computed"] < 1 <= result["ours"]["computed_padded"]
     compared = {row["what"]: row["value"] for row in result["results"]}
     assert set(compared) == {"speedup_training", "speedup", "memory", "loss"}
     assert compared["loss"] < 1e-5  # the same formula, mask and shift as TRL's
