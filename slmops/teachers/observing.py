@@ -39,7 +39,7 @@ class Observer:
 
         def one(part: Sequence[Encoded]) -> list[Distribution]:
             with torch.inference_mode():
-                return self._signals(part, collate(part, self.pad_id), form, self.projection)
+                return self._signals(part, self._batch(part), form, self.projection)
 
         if self.model.device.type != "cpu" or torch.get_num_threads() < THREADS or len(rows) < THREADS:
             return one(rows)
@@ -55,11 +55,14 @@ class Observer:
         Raises:
             ModelError: There is no such layer, or nothing is seen of it.
         """
-        batch = collate(rows, self.pad_id)
+        batch = self._batch(rows)
         with torch.inference_mode():
             with Watcher(self.model, layers).watching() as seen:
                 signals = self._signals(rows, batch, form, self.projection and self.projection.whole)
             return signals, by_row(kept_of(seen, layers, batch, rows), rows)
+
+    def _batch(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        return {name: values.to(self.model.device) for name, values in collate(rows, self.pad_id).items()}
 
     def _signals(
         self, rows: Sequence[Encoded], batch: Mapping[str, torch.Tensor], form: Form, projection: Projection | None

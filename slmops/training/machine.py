@@ -23,6 +23,11 @@ def autocast_type(precision: str) -> torch.dtype | None:
     return None
 
 
+def stays_on_cpu(model: torch.nn.Module) -> bool:
+    """Whether a model is on the processor and will be trained there: the trainer moves it to a GPU where there is one."""
+    return not torch.cuda.is_available() and all(one.device.type == "cpu" for one in model.parameters())
+
+
 @contextmanager
 def evaluated(model: torch.nn.Module) -> Iterator[None]:
     """While it lasts, a model is without dropout; then it is in the mode it was in."""

@@ -17,7 +17,7 @@ from slmops.signals.tensors import from_batch, into_batch
 from slmops.training.batches import padded_width
 from slmops.training.cores import THREADS, Cores, bounds_of
 from slmops.training.gradients import rows_of_embedding
-from slmops.training.machine import drops, evaluated
+from slmops.training.machine import drops, evaluated, stays_on_cpu
 from slmops.training.projection import Projection
 
 _FEWEST_TOKENS = 256
@@ -65,8 +65,7 @@ class DataParallel:
             projection: Of the model.
             dtype: Of autocast, where the losses are computed within one.
         """
-        on_cpu = all(one.device.type == "cpu" for one in model.parameters())
-        if not on_cpu or torch.get_num_threads() < THREADS or drops(model) or _trains_a_large_vocabulary(model):
+        if not stays_on_cpu(model) or torch.get_num_threads() < THREADS or drops(model) or _trains_a_large_vocabulary(model):
             yield None
             return
         lowered = _lowered(model, dtype)

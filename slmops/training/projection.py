@@ -46,7 +46,7 @@ class Projection:
         scale: Factor of the logits.
         cap: Bound that a hyperbolic tangent keeps them in (Gemma 2), or ``None``.
         last: The body's last layer, where it can leave out the positions that predict nothing.
-        tree: The body's attention, where it can read what rows begin with alike once.
+        tree: The body's attention, where it can read what rows begin with alike once; on a processor it does.
     """
 
     body: Any
@@ -99,7 +99,7 @@ class Projection:
 
     def hidden(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Hidden states at the answer positions of a batch of :func:`slmops.training.batches.collate`, ``[N, H]``."""
-        if self.tree is None:
+        if self.tree is None or batch["input_ids"].device.type != "cpu":
             read = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
             return self._states(read, batch["logits_to_keep"]).flatten(0, 1).index_select(0, batch["answer_index"])
         tree = Tree.of(batch)

@@ -99,13 +99,12 @@ class TreeAttention:
 
     @classmethod
     def of(cls, model: Any, body: Any) -> TreeAttention | None:
-        """That of a model's body; ``None`` on a GPU, with dropout, and where masks are of another kind. The rest has to be tried.
+        """That of a model's body; ``None`` with dropout, and where masks are of another kind. The rest has to be tried.
 
         With dropout, tokens that rows share would be dropped for all of them or none.
         """
         kinds = set(getattr(body.config, "layer_types", None) or ())
-        on_cpu = all(one.device.type == "cpu" for one in model.parameters())
-        return cls(body) if on_cpu and kinds <= _KINDS and not drops(model) else None
+        return cls(body) if kinds <= _KINDS and not drops(model) else None
 
     @contextmanager
     def on(self, tree: Tree) -> Iterator[dict[str, Any]]:

@@ -278,3 +278,10 @@ def test_columns_beyond_the_longest_row_change_no_loss() -> None:
         expected = torch.nn.functional.cross_entropy(logits, torch.tensor(own.answer_ids), reduction="none")
         found = losses_of(one, batch, CrossEntropy(), Projection.of(one))[:3]
         torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_where_the_trainer_will_take_a_gpu_there_are_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It moves the model after they are made."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with DataParallel.of(model(), None) as threads:
+        assert threads is None
