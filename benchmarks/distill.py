@@ -35,7 +35,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from slmops.config import TrainingSection
 from slmops.data.rows import Row
 from slmops.data.support_messages import SupportMessages, generate
 from slmops.data.templates import Encoded, Template, choose_template
@@ -44,6 +43,7 @@ from slmops.models.load import load_model, load_tokenizer, parameter_count
 from slmops.models.resolve import resolve
 from slmops.models.shrink import Wish, cut_model, plan_cut
 from slmops.progress import say
+from slmops.sections import TrainingSection
 
 TARGETS = {"speedup_training": 7.0, "speedup": 5.0, "memory": 0.4, "loss": 1e-3}
 _TRIMMED_TARGET = 12.0
@@ -132,7 +132,7 @@ def middle(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def signals(options: argparse.Namespace) -> dict[str, Any]:
     """The teacher's distributions at all answers, once."""
-    from slmops.config import SignalsSection
+    from slmops.sections import SignalsSection
     from slmops.signals.forms import form_of
     from slmops.signals.store import write_signals
     from slmops.teachers.local import LocalTeacher

@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from slmops.config import SignalsSection
 from slmops.data.rows import Row
 from slmops.data.support_messages import SupportMessages, generate
 from slmops.data.templates import Encoded, Template, choose_template
@@ -42,6 +41,7 @@ from slmops.models.depth import cut_depth
 from slmops.models.load import load_model, load_tokenizer
 from slmops.models.resolve import resolve
 from slmops.progress import progress
+from slmops.sections import SignalsSection
 from slmops.signals.distribution import Distribution, id_type
 from slmops.signals.forms import Form, SampledForm, TopKForm
 from slmops.signals.sampled import Sampled

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from slmops.config import Recipe, TrainingSection
+from slmops.config import Recipe
 from slmops.data.sources import RawSplits
 from slmops.models.fit import Purpose, memory_beside_mb, memory_needed_mb
 from slmops.preflight import disk_mb
 from slmops.progress import duration
+from slmops.sections import TrainingSection
 
 _TEMPLATE_TOKENS = 12
 _CHARACTERS_A_TOKEN = 4.0

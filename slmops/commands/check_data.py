@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from slmops.commands.common import new_app
-from slmops.config import QualitySection, build
+from slmops.config import build
 from slmops.data.prepare import write
 from slmops.data.quality.check import check_source, check_success
 from slmops.data.sources import FilesSource, RawSplits, look_at
 from slmops.progress import say
+from slmops.sections import QualitySection
 from slmops.tasks.base import Task, open_task, task_class, task_name
 
 app = new_app()

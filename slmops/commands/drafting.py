@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slmops.config import Recipe, TeacherSection, build
+from slmops.config import Recipe, build
 from slmops.data.sources import Detected, RawSplits, detect
 from slmops.errors import UsageError
 from slmops.estimate import Estimate, estimate, matmul_rate
@@ -17,6 +17,7 @@ from slmops.models.resolve import Pending, ResolvedModel, find, resolve
 from slmops.models.sizes import parameters_after_cut
 from slmops.pipeline import references
 from slmops.preflight import check_judge, check_teacher
+from slmops.sections import TeacherSection
 from slmops.stages.answering import plan_answers
 from slmops.stages.context import Context
 from slmops.stages.preparing import open_source

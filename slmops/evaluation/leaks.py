@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slmops.config import QualitySection
 from slmops.data.prepare import question_key
 from slmops.data.quality.examine import same_answer
 from slmops.data.quality.leakage import Overlap
 from slmops.data.quality.near import EqualIndex, NearIndex, same_numbers
 from slmops.data.rows import Row
 from slmops.errors import MissingExtraError
+from slmops.sections import QualitySection
 
 _SHOWN = 80
 

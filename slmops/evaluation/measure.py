@@ -14,13 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slmops.config import ComparisonSection, Section
 from slmops.data.rows import Row
 from slmops.errors import SlmopsError
 from slmops.evaluation.running import LEVELS
 from slmops.evaluation.systems import RESULT, judged
 from slmops.files import digest, read_json, read_jsonl, write_json
 from slmops.progress import progress, say
+from slmops.sections import ComparisonSection, Section
 
 if TYPE_CHECKING:
     from slmops.data.chat import ChatTemplate

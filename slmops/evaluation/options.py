@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from slmops.config import ComparisonSection, Section
 from slmops.data.sources import FilesSource
 from slmops.evaluation.gates import Gate
 from slmops.evaluation.measures import measure_name
+from slmops.sections import ComparisonSection, Section
 from slmops.tasks.base import names_file
 
 Asked = Literal["row", "task"]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from slmops.config import StudentSection
 from slmops.errors import ModelError
 from slmops.models.cutplan import CutPlan
 from slmops.models.depth import cut_depth, uniform_layers
@@ -16,6 +15,7 @@ from slmops.models.importance import block_influence, important_layers
 from slmops.models.sizes import Anatomy, Precision, Target
 from slmops.models.timing import Request, Timing, measure_parts
 from slmops.models.vocabulary import Vocabulary, trim_vocabulary
+from slmops.sections import StudentSection
 
 Keep = Literal["first", "uniform", "importance"]
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
-from slmops.config import PluginSpec, Recipe, Section
+from slmops.config import Recipe
 from slmops.errors import UsageError, nearest
+from slmops.sections import PluginSpec, Section
 
 SECTIONS = ("training", "student", "signals", "answers", "teacher", "export")
 _OBJECTIVES = ("training", "objectives")

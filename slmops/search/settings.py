@@ -11,12 +11,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from slmops.config import Recipe, SearchSection, build
+from slmops.config import Recipe, build
 from slmops.errors import UsageError
 from slmops.evaluation.measures import COSTS, MEASURES, measure_name
 from slmops.preflight import check_names
 from slmops.search.names import find_path, objective_defaults
 from slmops.search.space import Choice, FloatRange, IntRange, read_dimension
+from slmops.sections import SearchSection
 from slmops.values import read_values, set_value
 
 _TRIALS = 20

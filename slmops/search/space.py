@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from slmops.config import Section
 from slmops.errors import ConfigError, UsageError
 from slmops.files import canonical
+from slmops.sections import Section
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

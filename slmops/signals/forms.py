@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from slmops.config import SignalsSection
+from slmops.sections import SignalsSection
 from slmops.signals.distribution import Distribution
 from slmops.signals.internals import Internals
 from slmops.signals.sampled import Sampled, offsets_of

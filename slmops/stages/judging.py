@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slmops.artifact import StageKey, is_complete
-from slmops.config import JudgeSection, Recipe
+from slmops.config import Recipe
 from slmops.data.rows import Row
 from slmops.data.sources import RawSplits
 from slmops.errors import ConfigError, TeacherError
@@ -17,6 +17,7 @@ from slmops.evaluation.judging import COUNTS, WIN_RATE, Contest, ask_judge, both
 from slmops.evaluation.systems import RESULT
 from slmops.files import digest, read_json, read_jsonl, write_jsonl
 from slmops.progress import say
+from slmops.sections import JudgeSection
 from slmops.stages.context import Context, rows_of
 from slmops.stages.rows import AS_PACKAGED, QUANTIZED, STUDENTS
 from slmops.tasks.base import Task, closed_labels, open_task, problem, task_class

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slmops.config import TrainingSection
 from slmops.models.pairing import pair
 from slmops.models.resolve import ResolvedModel
+from slmops.sections import TrainingSection
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.stages.layering import Learner, layer_losses

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from slmops.config import PluginSpec
 from slmops.errors import ConfigError
+from slmops.sections import PluginSpec
 from slmops.stages.context import Context, rows_of
 from slmops.tasks.base import closed_labels
 from slmops.tasks.labels import form

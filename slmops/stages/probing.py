@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slmops.artifact import StageKey
-from slmops.config import EvaluationSection, Recipe
+from slmops.config import Recipe
 from slmops.data.prepare import question_key
 from slmops.data.rows import Row
 from slmops.data.sources import RawSplits
@@ -16,6 +16,7 @@ from slmops.errors import DataError
 from slmops.evaluation.probe import Evidence
 from slmops.evaluation.systems import System
 from slmops.files import write_jsonl
+from slmops.sections import EvaluationSection
 from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.stages.layering import Learner

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slmops.artifact import StageKey
-from slmops.config import TrainingSection
 from slmops.data.rows import Row
 from slmops.files import digest
 from slmops.models.cutplan import CutPlan
 from slmops.models.shrink import Wish
 from slmops.progress import say
+from slmops.sections import TrainingSection
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.stages.layering import open_layers
 from slmops.tasks.base import Task

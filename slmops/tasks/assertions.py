@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from slmops.config import Section
+from slmops.sections import Section
 from slmops.tasks.base import AnswerError
 from slmops.tasks.own import load_function
 

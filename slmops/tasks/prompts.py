@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from slmops.config import Section
 from slmops.data.rows import Row
+from slmops.sections import Section
 from slmops.tasks.base import AnswerError, read_answer
 
 

@@ -14,7 +14,6 @@ from filelock import FileLock
 from pydantic import Field
 
 from slmops.artifact import MANIFEST, WORK, Artifact, StageKey, complete, is_complete
-from slmops.config import QualitySection
 from slmops.data.quality.answers import answer_problem
 from slmops.data.quality.check import for_task
 from slmops.data.quality.examine import examine
@@ -25,6 +24,7 @@ from slmops.data.sources import FilesSource
 from slmops.errors import DataError, TeacherError
 from slmops.files import digest, file_digest, write_jsonl
 from slmops.progress import say
+from slmops.sections import QualitySection
 from slmops.tasks.base import Task, closed_labels, open_task, problem, task_class, task_key
 from slmops.teachers.base import Answers, Outcome, Request, Teacher
 from slmops.teachers.facts import merged

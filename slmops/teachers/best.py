@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from slmops.config import Section
 from slmops.errors import ConfigError
+from slmops.sections import Section
 from slmops.tasks.base import Task
 from slmops.teachers.base import Request, Teacher
 from slmops.teachers.combiners import Tools

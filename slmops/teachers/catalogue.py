@@ -14,9 +14,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field
 
-from slmops.config import Section
 from slmops.errors import ConfigError, UsageError, nearest
 from slmops.models.catalogue import lookup
+from slmops.sections import Section
 
 Protocol = Literal["openai", "anthropic"]
 _OWN_KEY, _OWN_URL = "TEACHER_API_KEY", "TEACHER_BASE_URL"

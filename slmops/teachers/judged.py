@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import Field
 
-from slmops.config import Section
 from slmops.data.rows import Message
 from slmops.errors import ConfigError
+from slmops.sections import Section
 from slmops.tasks.judge import RUBRIC, shown_turns
 from slmops.teachers.base import Request, Teacher
 from slmops.teachers.catalogue import ApiOptions

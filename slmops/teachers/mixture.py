@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from slmops.config import Section
 from slmops.errors import ConfigError
 from slmops.runtimes.torch_runtime import TorchRuntime
+from slmops.sections import Section
 from slmops.teachers.base import Teacher
 from slmops.teachers.combiners import Tools
 from slmops.teachers.local import LocalTeacher

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from pydantic import Field
 
-from slmops.config import Section
 from slmops.errors import ConfigError, SlmopsError, TeacherError
 from slmops.files import canonical
 from slmops.progress import duration, progress
+from slmops.sections import Section
 from slmops.teachers.api import ApiTeacher
 from slmops.teachers.base import Outcome, Request
 from slmops.teachers.cache import Claim, RequestCache, Spent, Stored, request_key

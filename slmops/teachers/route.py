@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slmops.config import Section
 from slmops.errors import ConfigError
+from slmops.sections import Section
 from slmops.teachers.base import Answers, Outcome, Request, Teacher
 from slmops.teachers.combiners import Seat, Tools
 from slmops.teachers.facts import merged

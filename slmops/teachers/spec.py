@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from slmops.config import AskedSection, PluginSpec, Section, build
+from slmops.config import build
 from slmops.data.readers import read_table
 from slmops.data.rows import Row
 from slmops.errors import ConfigError, UsageError, nearest
 from slmops.models.catalogue import advice, lookup
 from slmops.models.hub import is_hub_id
+from slmops.sections import AskedSection, PluginSpec, Section
 from slmops.teachers.catalogue import API_MODELS, ApiOptions, is_api_teacher
 from slmops.teachers.requests import RequestOptions
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from slmops.config import Section
 from slmops.errors import ConfigError
+from slmops.sections import Section
 from slmops.teachers.base import Teacher
 from slmops.teachers.combiners import Tools
 from slmops.teachers.panel import Ballots, Candidate, Choice, Panel, first, groups, open_seats

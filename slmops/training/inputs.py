@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from slmops.config import TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import TrainingError
 from slmops.models.load import load_model
+from slmops.sections import TrainingSection
 from slmops.signals.distribution import Distribution
 from slmops.signals.tensors import from_batch
 from slmops.signals.topk import TopK

@@ -14,11 +14,11 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from slmops.config import TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError
 from slmops.progress import progress, say
+from slmops.sections import TrainingSection
 from slmops.training.batches import PlannedBatches, only_item, plan_batches, steps_of
 from slmops.training.checkpoints import checkpoint_at, mark_complete, newest_checkpoint, step_of
 from slmops.training.forward import total_loss

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from slmops.config import OnPolicySection
 from slmops.data.rows import Row
 from slmops.data.templates import IGNORED, Encoded
 from slmops.errors import ConfigError
@@ -20,6 +19,7 @@ from slmops.files import canonical, read_json, write_text
 from slmops.models.load import end_token_ids
 from slmops.runtimes.base import Sampling
 from slmops.runtimes.torch_runtime import TorchRuntime
+from slmops.sections import OnPolicySection
 from slmops.signals.distribution import Distribution
 from slmops.training.batches import collate
 from slmops.training.machine import evaluated

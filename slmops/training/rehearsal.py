@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from slmops.config import TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
+from slmops.sections import TrainingSection
 from slmops.signals.distribution import Distribution
 from slmops.training.batches import collate
 from slmops.training.findings import Pull, Selected, Tokens

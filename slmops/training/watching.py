@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from slmops.config import TrainingSection
 from slmops.data.templates import Encoded
 from slmops.errors import TrainingError
 from slmops.progress import Advance
+from slmops.sections import TrainingSection
 from slmops.training.batches import collate
 from slmops.training.forward import losses_of
 from slmops.training.machine import autocast_type, evaluated

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slmops.config import SignalsSection
 from slmops.data.rows import Row
 from slmops.data.templates import choose_template
 from slmops.models.load import load_tokenizer
+from slmops.sections import SignalsSection
 from slmops.signals.forms import form_of
 from slmops.signals.internals import Layers
 from slmops.signals.store import write_signals

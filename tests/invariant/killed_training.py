@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from slmops.config import LoraSection, OnPolicySection, TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import choose_template
 from slmops.models.load import load_tokenizer
+from slmops.sections import LoraSection, OnPolicySection, TrainingSection
 from slmops.signals.topk import TopK
 from slmops.training import loop
 

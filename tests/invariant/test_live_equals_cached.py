@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slmops.config import TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import FingerprintError
 from slmops.models.load import load_model
+from slmops.sections import TrainingSection
 from slmops.signals.distribution import Distribution
 from slmops.signals.forms import Form, SampledForm, TopKForm
 from slmops.signals.store import SignalStore, row_key, write_signals

@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 import slmops
 from slmops import config
-from slmops.config import Recipe, Section, build, load_recipe, plugin, save_recipe
+from slmops.config import Recipe, build, load_recipe, plugin, save_recipe
 from slmops.errors import ConfigError
 from slmops.recipes import find_recipe, shipped
+from slmops.sections import Section
 from slmops.values import explain, read_values
 
 SMALL: dict[str, Any] = {

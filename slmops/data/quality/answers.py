@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from slmops.config import QualitySection
 from slmops.data.quality.language import Languages
 from slmops.data.quality.refusals import refusal
 from slmops.data.quality.repetition import cut_off, loop
+from slmops.sections import QualitySection
 
 _SHOWN = 60
 

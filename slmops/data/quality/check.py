@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from slmops.config import QualitySection
 from slmops.data.prepare import Examined, Prepared, prepare
 from slmops.data.quality.examine import Findings, examine
 from slmops.data.quality.report import DataReport, describe
 from slmops.data.rows import Row
 from slmops.data.sources import RawSplits, Source
 from slmops.errors import DataError
+from slmops.sections import QualitySection
 from slmops.tasks.base import Task, closed_labels, normal_row, problem
 
 

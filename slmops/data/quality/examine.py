@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from slmops.config import QualitySection
 from slmops.data.columns import look_like_labels
 from slmops.data.personal_data import by_pattern
 from slmops.data.prepare import Examined, question_key, reject
@@ -20,6 +19,7 @@ from slmops.data.quality.near import EqualIndex, Groups, NearIndex, compared_tex
 from slmops.data.rows import Row
 from slmops.data.sources import Rejected
 from slmops.progress import Advance, progress
+from slmops.sections import QualitySection
 
 HELD_OUT = ("test", "validation")
 _TICK = 256

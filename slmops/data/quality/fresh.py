@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slmops.config import QualitySection
 from slmops.data.prepare import question_key
 from slmops.data.quality.leakage import Overlap
 from slmops.data.quality.near import EqualIndex, NearIndex
 from slmops.data.rows import Row
+from slmops.sections import QualitySection
 
 
 def not_fresh(

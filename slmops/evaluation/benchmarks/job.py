@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import Field
 
 from slmops.artifact import StageKey
-from slmops.config import Section
 from slmops.errors import UsageError
 from slmops.evaluation.benchmarks.harness import offline, run_task, version
 from slmops.evaluation.benchmarks.models import engine, open_lm, tells_probabilities
@@ -18,6 +17,7 @@ from slmops.evaluation.benchmarks.scores import Score, leads, scores_of
 from slmops.evaluation.benchmarks.tasks import BenchmarkTask, find_task
 from slmops.evaluation.subjects import Subject, subjects_of
 from slmops.files import read_json, read_jsonl, write_json, write_jsonl
+from slmops.sections import Section
 from slmops.workspace import Made, StageResult, Workspace
 
 REPORT = "benchmark.json"

@@ -7,9 +7,9 @@ from typing import Protocol
 
 import torch
 
-from slmops.config import Section
 from slmops.errors import ConfigError
 from slmops.models.watching import Attended
+from slmops.sections import Section
 from slmops.signals.tensors import SampledTensors, Signal, TopKTensors
 
 WHERE = "training.objectives"

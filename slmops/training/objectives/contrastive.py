@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from slmops.config import Section
+from slmops.sections import Section
 from slmops.tasks.labels import form
 
 _SMALLEST = 1e-12

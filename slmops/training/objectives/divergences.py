@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from slmops.config import Section
+from slmops.sections import Section
 from slmops.signals.tensors import SampledTensors
 from slmops.signals.topk import LOG_ZERO
 from slmops.training.objectives.base import Answers, not_for_samples, required, top_k_of

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from slmops.config import Section
 from slmops.errors import ConfigError
 from slmops.models.layers import Depths, LayerChoice, LayerPair, choose_pairs
+from slmops.sections import Section
 from slmops.signals.internals import Part
 from slmops.training.objectives.base import WHERE, Answers, Matched
 

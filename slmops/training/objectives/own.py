@@ -28,7 +28,7 @@ class OwnLoss:
     ``MyLoss`` is a class with ``needs_signal`` and ``__call__(self, answers)``, made with the recipe's options as keywords; or
     a function ``my_loss(answers)``, which has no options and needs the teacher's signal if it has an attribute
     ``needs_signal = True``. ``answers`` is an :class:`~slmops.training.objectives.base.Answers`; the result is a float32 tensor
-    with one loss a position. The classes of the file may derive from ``slmops.config.Section`` to have their options checked.
+    with one loss a position. The classes of the file may derive from ``slmops.sections.Section`` to have their options checked.
 
     Before it trains anything it is held to ``slmops.testing.objectives.check_objective``.
     """

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from slmops.config import Section, build
+from slmops.config import build
 from slmops.errors import ConfigError
+from slmops.sections import Section
 from slmops.training.objectives.base import WHERE
 
 

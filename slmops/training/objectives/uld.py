@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from slmops.config import Section
+from slmops.sections import Section
 from slmops.signals.tensors import TopKTensors
 from slmops.signals.topk import LOG_ZERO
 from slmops.training.objectives.base import Answers, top_k_of

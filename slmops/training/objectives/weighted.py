@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from slmops.config import PluginSpec, build, plugin
+from slmops.config import build, plugin
 from slmops.errors import ConfigError
+from slmops.sections import PluginSpec
 from slmops.signals.tensors import SampledTensors, Signal
 from slmops.training.objectives.base import WHERE, Answers, Objective, not_for_samples
 from slmops.training.objectives.contrastive import Contrastive

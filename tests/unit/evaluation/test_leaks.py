@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from slmops.config import QualitySection
 from slmops.data.rows import Row
 from slmops.evaluation.leaks import leaked
+from slmops.sections import QualitySection
 
 REFUND = "I would like to have my money back for the broken kettle that came with the post this week, not later than"
 PASSAGE = "the parcel was sent on monday from the northern warehouse and has not been seen by anyone since then"

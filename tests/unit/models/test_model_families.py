@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from slmops.config import AskedSection, TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import choose_template
 from slmops.errors import ModelError, UsageError
@@ -19,6 +18,7 @@ from slmops.models.depth import cut_depth
 from slmops.models.load import load_model, load_tokenizer, parameter_count, read_config
 from slmops.models.resolve import find, resolve
 from slmops.models.shrink import Wish, cut_model, plan_cut
+from slmops.sections import AskedSection, TrainingSection
 from slmops.teachers.spec import spec_of
 from slmops.testing.tiny import tiny_tokenizer
 from slmops.training.loop import train

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from slmops.config import Recipe, SearchSection
+from slmops.config import Recipe
 from slmops.search.settings import Search
+from slmops.sections import SearchSection
 
 MakeSearch = Callable[..., Search]
 

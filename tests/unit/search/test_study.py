@@ -121,7 +121,8 @@ def test_importance_names_the_value_that_matters(make_search: MakeSearch, tmp_pa
 HOLD = """
 import sys, time
 from pathlib import Path
-from slmops.config import Recipe, SearchSection
+from slmops.config import Recipe
+from slmops.sections import SearchSection
 from slmops.search.settings import Search
 from slmops.search.study import Study
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from slmops.config import SignalsSection
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded
 from slmops.errors import DataError, FingerprintError
 from slmops.files import size_bytes
+from slmops.sections import SignalsSection
 from slmops.signals.distribution import Distribution
 from slmops.signals.forms import Form, form_of, kind_of
 from slmops.signals.store import INDEX, SignalStore, row_key, write_signals

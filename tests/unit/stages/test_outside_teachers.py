@@ -252,7 +252,7 @@ def test_what_such_a_teacher_cannot_do_is_refused_before_anything_is_paid(
 
 
 def test_a_recipe_has_either_a_model_or_members() -> None:
-    from slmops.config import TeacherSection
+    from slmops.sections import TeacherSection
 
     for values in ({}, {"model": "a", "members": [{"model": "b"}]}):
         with pytest.raises(ConfigError, match="give either model or members"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from slmops.config import TrainingSection
+from slmops.sections import TrainingSection
 from slmops.stages.teaching import without_signals
 
 KL: dict[str, Any] = {"name": "forward_kl"}

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from slmops.config import LoraSection, TrainingSection, build
+from slmops.config import build
 from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ConfigError, TrainingError
 from slmops.models.load import load_model
+from slmops.sections import LoraSection, TrainingSection
 from slmops.testing.pairs import check_pairs
 from slmops.training import loop
 from slmops.training.batches import padded

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from slmops.config import LoraSection, TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ConfigError, TrainingError
 from slmops.models.load import load_model
+from slmops.sections import LoraSection, TrainingSection
 from slmops.signals.distribution import Distribution
 from slmops.signals.sampled import Sampled
 from slmops.signals.store import SignalStore, row_key, write_signals

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from slmops.config import LoraSection, TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ConfigError, FingerprintError, TrainingError
 from slmops.models.load import load_model
+from slmops.sections import LoraSection, TrainingSection
 from slmops.signals.forms import TopKForm
 from slmops.signals.internals import Layers, RowInternals
 from slmops.signals.store import SignalStore, write_signals

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slmops.config import LoraSection, OnPolicySection, TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import IGNORED, Encoded, Template
 from slmops.errors import ConfigError
 from slmops.models.load import load_model
 from slmops.runtimes.torch_runtime import TorchRuntime
+from slmops.sections import LoraSection, OnPolicySection, TrainingSection
 from slmops.signals.topk import TopK
 from slmops.testing.tiny import save_tiny_model
 from slmops.training import loop

@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from slmops.config import LoraSection, TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import IGNORED, Encoded, Template
+from slmops.sections import LoraSection, TrainingSection
 from slmops.signals.sampled import Sampled
 from slmops.signals.topk import TopK
 from slmops.training import loop, parallel

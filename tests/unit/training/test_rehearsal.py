@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from slmops.config import TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import IGNORED, Encoded, Template
 from slmops.errors import FingerprintError, TrainingError
 from slmops.models.load import load_model
+from slmops.sections import TrainingSection
 from slmops.signals.topk import TopK
 from slmops.training.batches import collate
 from slmops.training.findings import (

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from slmops.config import TrainingSection
 from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ConfigError
+from slmops.sections import TrainingSection
 from slmops.testing.objectives import example_answers
 from slmops.training.loop import train
 from slmops.training.objectives import CrossEntropy, ForwardKL, WeightedSum

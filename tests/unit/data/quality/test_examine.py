@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from slmops.config import QualitySection
 from slmops.data.prepare import Prepared, question_key
 from slmops.data.quality.check import check_source, check_success
 from slmops.data.quality.examine import Findings, examine
@@ -18,6 +17,7 @@ from slmops.data.quality.report import DataReport
 from slmops.data.rows import Row
 from slmops.data.sources import FilesSource, Source
 from slmops.errors import DataError
+from slmops.sections import QualitySection
 from slmops.tasks.base import open_task
 from tests.words import WORDS
 
