@@ -90,7 +90,8 @@ def run_search(search: Search, folder: Path) -> Standing:
     Raises:
         MissingExtraError: Optuna is not installed.
         UsageError: The study in this folder is another, or a goal is no measure of the task.
-        TrainingError: No trial is complete; the message has the reason of the first.
+        TrainingError: No trial is complete, and the message has the reason of the first; or the recipe's own values would train
+            on nothing.
     """
     recipe = search.recipe
     if find_spec("optuna") is None:
@@ -107,6 +108,8 @@ def run_search(search: Search, folder: Path) -> Standing:
 
     lesson, _ = learn(recipe)
     goals, rows = _goals(search, lesson), len(rows_of(lesson.data, "validation"))
+    if search.section.row == "distilled":
+        lesson.rehearse(search.trials)
     study = Study.open(folder, search, goals)
     while True:
         with study.next() as trial:

@@ -62,10 +62,10 @@ class Lesson:
         signals = known or _of_replies(context, teacher, data, answers, untuned)
         return cls(context, gold, teacher, data, answers, signals, untuned)
 
-    def rehearse(self) -> StageResult:
-        """The pre-flight: what would go wrong in the trainings of :meth:`students`, found in seconds."""
-        trainings = 1 + (self.signals is not None) + self.gold.training
-        of = Rehearsal(self.context, self.teacher, self.data, self.answers, self.signals, self.untuned, trainings)
+    def rehearse(self, trainings: int | None = None) -> StageResult:
+        """The pre-flight: what would go wrong in so many trainings, those of :meth:`students` if not said, found in seconds."""
+        count = trainings or 1 + (self.signals is not None) + self.gold.training
+        of = Rehearsal(self.context, self.teacher, self.data, self.answers, self.signals, self.untuned, count)
         return of.stage()
 
     def students(self) -> dict[str, StageResult]:

@@ -55,7 +55,7 @@ def begun(text: str, stage: str) -> int:
 
 
 def test_trials_share_data_teacher_answers_and_signals(searched: subprocess.CompletedProcess[str]) -> None:
-    shared = ("data", "teacher", "answers", "signals", "untuned")
+    shared = ("data", "teacher", "answers", "signals", "untuned", "pre-flight")
     assert {stage: begun(searched.stderr, stage) for stage in shared} == dict.fromkeys(shared, 1)
     assert begun(searched.stderr, "distilled") == begun(searched.stderr, "validation.distilled") == 3
     assert "ETA" in searched.stderr
