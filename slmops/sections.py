@@ -51,11 +51,16 @@ class DataSection(Section):
 
 
 class LoraSection(Section):
-    """Low-rank adaptation (Hu et al. 2021) of all linear layers."""
+    """Low-rank adaptation (Hu et al. 2021)."""
 
     r: int = Field(16, ge=1, description="Rank")
     alpha: int = Field(32, ge=1, description="Scale; the update is multiplied by alpha / r")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input")
+    dora: bool = Field(False, description="Train length and direction of the weights apart (DoRA, Liu et al. 2024)")
+    target_modules: tuple[str, ...] | None = Field(
+        None, description="Ends of the names of layers that get an adapter, such as q_proj; absent: all linear ones but the output"
+    )
+    modules_to_save: tuple[str, ...] = Field((), description="Ends of the names of layers that are trained whole beside it")
 
 
 class OnPolicySection(Section):

@@ -11,7 +11,9 @@ from typing import Any
 
 from slmops.artifact import MANIFEST, Artifact
 from slmops.errors import ModelError
+from slmops.files import digest
 from slmops.models import hub, load
+from slmops.models.adapter import ADAPTER_CONFIG, MERGING, Adapter, merge_adapter
 from slmops.models.cache import cache_dir, cached_digest, entry_path, fingerprint, make_entry, read_entry
 from slmops.models.catalogue import CatalogueEntry, Wheel, advice, lookup
 from slmops.models.fit import check_disk, check_fits
@@ -53,7 +55,7 @@ class Pending:
 
     Args:
         reference: What the user wrote.
-        origin: Its entry of the catalogue, a hub id, or the path of a ``.gguf`` file.
+        origin: Its entry of the catalogue, a hub id, or the path of a ``.gguf`` file or of an adapter's folder.
         download_mb: Most to be downloaded, in units of 10⁶ bytes; ``None`` where only the hub knows.
         disk_mb: Most to be written to the disk, in the same unit.
         parameters: Number of weights.
@@ -69,8 +71,8 @@ class Pending:
 def resolve(reference: str | Path, *, base_dir: Path | None = None) -> ResolvedModel:
     """The model behind a reference, fetched and converted where that is needed.
 
-    In this order: a path that exists (a model folder, the folder of a model made by one of our commands, a ``.gguf`` file),
-    a name of the catalogue, a hub id ``owner/name``.
+    In this order: a path that exists (a model folder, the folder of a model made by one of our commands, an adapter of PEFT,
+    which is merged into its base, a ``.gguf`` file), a name of the catalogue, a hub id ``owner/name``.
 
     Args:
         reference: Path, name or hub id.
@@ -85,7 +87,7 @@ def resolve(reference: str | Path, *, base_dir: Path | None = None) -> ResolvedM
     if isinstance(found, ResolvedModel):
         return found
     if isinstance(found.origin, Path):
-        return _convert_file(found.reference, found.origin)
+        return _merge(found.reference, found.origin) if found.origin.is_dir() else _convert_file(found.reference, found.origin)
     if isinstance(found.origin, CatalogueEntry):
         return _fetch_known(found.reference, found.origin)
     try:
@@ -108,7 +110,9 @@ def find(reference: str | Path, *, base_dir: Path | None = None) -> ResolvedMode
     entry = lookup(text)
     path = _existing_path(text, base_dir, named=entry is not None)
     if path is not None:
-        return _find_file(text, path) if path.is_file() else _from_folder(text, path)
+        if path.is_file():
+            return _find_file(text, path)
+        return _find_adapter(text, path) if (path / ADAPTER_CONFIG).is_file() else _from_folder(text, path)
     if entry is not None:
         return _find_known(text, entry)
     if isinstance(reference, Path) or not hub.is_hub_id(text) or text.endswith(".gguf"):
@@ -146,8 +150,6 @@ def _resolved(reference: str, path: Path, source: str, license_name: str) -> Res
 
 
 def _refuse_unusable(path: Path) -> None:
-    if (path / "adapter_config.json").is_file():
-        raise ModelError("this is an adapter, not a whole model", where=str(path), fix="merge it into its base model first")
     safetensors = any(path.glob("*.safetensors"))
     if not safetensors and any(file for pattern in _PICKLED for file in path.glob(pattern)):
         raise ModelError(
@@ -202,6 +204,43 @@ def _find_file(reference: str, file: Path) -> ResolvedModel | Pending:
     if facts is not None:
         return _from_entry(reference, folder, facts)
     return Pending(reference, file, 0.0, header.parameters * 4 / 1e6, header.parameters)
+
+
+def _find_adapter(reference: str, path: Path) -> ResolvedModel | Pending:
+    adapter = Adapter.read(path)
+    base = find(adapter.base)
+    if isinstance(base, Pending):
+        weights = base.parameters * 4 / 1e6 if base.parameters is not None else 0.0
+        return Pending(
+            reference, path, base.download_mb, base.disk_mb + weights if base.disk_mb is not None else None, base.parameters
+        )
+    facts = read_entry(folder := _merged_folder(adapter, base))
+    if facts is not None:
+        return _from_entry(reference, folder, facts)
+    return Pending(reference, path, 0.0, base.parameters * 4 / 1e6, base.parameters)
+
+
+def _merged_folder(adapter: Adapter, base: ResolvedModel) -> Path:
+    return entry_path(adapter.path.name, digest([adapter.fingerprint, base.fingerprint]), MERGING)
+
+
+def _merge(reference: str, path: Path) -> ResolvedModel:
+    adapter = Adapter.read(path)
+    base = resolve(adapter.base)
+    check_fits(base.parameters, "inference", what=path.name)
+    check_disk(cache_dir(), base.parameters * 4 / 1e6)
+
+    def make(target: Path) -> Mapping[str, Any]:
+        say(f"merging the adapter {path} into {base.reference}, once")
+        merge_adapter(adapter, base.path, target)
+        return {
+            "source": f"adapter on {base.reference}",
+            "license": base.license,
+            "parameters": load.parameter_count(target),
+            "context_length": load.context_length(target),
+        }
+
+    return _make(reference, _merged_folder(adapter, base), make)
 
 
 def _find_known(reference: str, entry: CatalogueEntry) -> ResolvedModel | Pending:

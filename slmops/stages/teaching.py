@@ -172,7 +172,7 @@ def train_model(
     parents = {"base": base.id, **{role: result.id for role, result in inputs.items()}}
     if updates_of is not None:
         parents["updates"] = updates_of.id
-    key = StageKey(stage, "model", 2, {**config, "seed": recipe.seed, **context.template_key}, parents)
+    key = StageKey(stage, "model", 3, {**config, "seed": recipe.seed, **context.template_key}, parents)
 
     def make(folder: Path, work: Path) -> Made:
         from slmops.training.loop import train

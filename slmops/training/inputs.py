@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
-from slmops.errors import TrainingError
+from slmops.errors import ConfigError, TrainingError, nearest
 from slmops.models.load import load_model
-from slmops.sections import TrainingSection
+from slmops.sections import LoraSection, TrainingSection
 from slmops.signals.distribution import Distribution
 from slmops.signals.tensors import from_batch
 from slmops.signals.topk import TopK
@@ -64,24 +66,32 @@ def open_student(base: Path, section: TrainingSection) -> Any:
 
     Raises:
         ModelError: It cannot be loaded.
+        ConfigError: It has no layer of a name that is to get an adapter.
     """
     model: Any = load_model(base, dtype="float32", attention="eager")
     if section.lora is not None:
-        model = _with_lora(model, section)
+        model = _with_lora(model, section.lora)
     if section.freeze_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
     return model
 
 
-def _with_lora(model: Any, section: TrainingSection) -> Any:
+def _with_lora(model: Any, lora: LoraSection) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    assert section.lora is not None
     config = LoraConfig(
         task_type="CAUSAL_LM",
-        target_modules="all-linear",
-        r=section.lora.r,
-        lora_alpha=section.lora.alpha,
-        lora_dropout=section.lora.dropout,
+        target_modules=list(lora.target_modules) if lora.target_modules is not None else "all-linear",
+        modules_to_save=list(lora.modules_to_save) or None,
+        use_dora=lora.dora,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
     )
+    known = [name for name, _ in model.named_modules()]
+    for field in ("target_modules", "modules_to_save"):
+        for wanted in getattr(lora, field) or ():
+            if not any(name == wanted or name.endswith(f".{wanted}") for name in known):
+                ends = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+                raise ConfigError(f"this model has no layer {wanted!r}", where=f"lora.{field}", fix=nearest(wanted, sorted(ends)))
     return get_peft_model(model, config)

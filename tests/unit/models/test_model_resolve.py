@@ -103,12 +103,6 @@ def test_pickled_weights_are_refused(folder: Path) -> None:
     assert "convert them to safetensors" in str(refused.value)
 
 
-def test_an_adapter_is_refused(folder: Path) -> None:
-    (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="merge it"):
-        resolve(folder)
-
-
 def test_code_in_a_model_folder_is_refused_unless_transformers_knows_the_model_itself(folder: Path) -> None:
     edit_config(folder, auto_map={"AutoModelForCausalLM": "modeling.Model"})
     assert resolve(folder).source == "folder"

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from slmops.data.rows import Row
 from slmops.data.templates import IGNORED, Encoded, Template
+from slmops.errors import ConfigError
 from slmops.sections import LoraSection, TrainingSection
 from slmops.signals.sampled import Sampled
 from slmops.signals.topk import TopK
@@ -184,7 +185,14 @@ def trained(tiny_model: Path, template: Template, folder: Path, **values: Any) -
     return dict(open_student(folder, TrainingSection()).state_dict())
 
 
-@pytest.mark.parametrize("lora", [None, LoraSection(r=4)], ids=["full", "lora"])
+ADAPTERS: Mapping[str, LoraSection | None] = {
+    "full": None,
+    "lora": LoraSection(r=4),
+    "dora": LoraSection(r=4, dora=True, target_modules=("q_proj", "down_proj"), modules_to_save=("norm",)),
+}
+
+
+@pytest.mark.parametrize("lora", ADAPTERS.values(), ids=ADAPTERS)
 def test_a_split_training_is_the_whole_one(
     tiny_model: Path, template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoraSection | None
 ) -> None:
@@ -220,6 +228,12 @@ def test_weights_converted_once_an_update_are_those_that_autocast_makes() -> Non
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
+def test_a_layer_that_is_not_there_gets_no_adapter(tiny_model: Path) -> None:
+    section = TrainingSection(lora=LoraSection(target_modules=("q_proj", "q_porj")))
+    with pytest.raises(ConfigError, match=r"lora.target_modules: this model has no layer 'q_porj'\n.*q_proj"):
+        open_student(tiny_model, section)
+
+
 class Exact(torch.nn.Module):
     """Computes in float32 whatever surrounds it."""
 
@@ -243,7 +257,7 @@ def test_weights_stay_as_they_are_where_a_layer_needs_them_exact(converts: bool)
         assert {parameter.dtype for parameter in threads.twins[0].parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("lora", [None, LoraSection(r=4)], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", ADAPTERS.values(), ids=ADAPTERS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_split_training_is_interrupted_and_goes_on_to_the_same_bytes(
     tiny_model: Path, template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoraSection | None, precision: str
