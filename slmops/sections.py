@@ -100,6 +100,14 @@ class TrainingSection(Section):
         "auto", description="Autocast type; auto: bfloat16 where the processor has it"
     )
     checkpoint_seconds: float = Field(60, ge=0, description="Time between checkpoints")
+    keep: Literal["last", "best"] = Field(
+        "last", description="Weights that are saved: those after the last update, or those with the lowest validation loss"
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Looks at the validation loss (there are eight a run) without a new lowest after which it stops; absent: never",
+    )
     on_policy: OnPolicySection | None = Field(
         None, description="Learn from the student's own samples too, scored by the teacher; absent: from the answers alone"
     )

@@ -199,7 +199,7 @@ def train_model(
             scorer=scoring(data, template) if scoring is not None and chosen.on_policy is not None else None,
             watch=watch,
         )
-        facts = {name: value for name, value in asdict(trained).items() if (name, value) != ("on_policy", None)}
+        facts = {name: value for name, value in asdict(trained).items() if name not in ("on_policy", "kept") or value is not None}
         return Made({**facts, "rows": len(rows)}, seed=recipe.seed)
 
     return context.workspace.stage(key, make)

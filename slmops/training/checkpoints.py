@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
 
 from slmops.files import write_json
 
 _COMPLETE = "complete"
+_BEST = "best.safetensors"
 
 
 def checkpoint_at(work: Path, step: int) -> Path:
@@ -36,3 +40,19 @@ def newest_checkpoint(work: Path) -> Path | None:
 def step_of(checkpoint: Path | None) -> int:
     """Updates before a checkpoint; 0 without one."""
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def save_best(work: Path, model: Any) -> None:
+    """Keep the weights that are trained as they are now, in place of those kept before."""
+    trained = {name: one.detach().contiguous() for name, one in model.named_parameters() if one.requires_grad}
+    work.mkdir(parents=True, exist_ok=True)
+    temporary = work / f".{_BEST}.tmp"
+    save_file(trained, temporary)
+    temporary.replace(work / _BEST)
+
+
+def load_best(work: Path, model: Any) -> None:
+    """Put back what :func:`save_best` kept."""
+    parameters = dict(model.named_parameters())
+    for name, kept in load_file(work / _BEST).items():
+        parameters[name].data.copy_(kept)

@@ -20,7 +20,7 @@ from slmops.errors import ConfigError, TrainingError
 from slmops.progress import progress, say
 from slmops.sections import TrainingSection
 from slmops.training.batches import PlannedBatches, only_item, plan_batches, steps_of
-from slmops.training.checkpoints import checkpoint_at, mark_complete, newest_checkpoint, step_of
+from slmops.training.checkpoints import checkpoint_at, load_best, mark_complete, newest_checkpoint, save_best, step_of
 from slmops.training.forward import total_loss
 from slmops.training.gradients import clip, rows_of_embedding
 from slmops.training.inputs import Signals, encode_rows, open_student, signals_of
@@ -31,7 +31,7 @@ from slmops.training.on_policy import OwnSamples, Scorer, Updates
 from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
 from slmops.training.parallel import DataParallel
 from slmops.training.projection import Projection
-from slmops.training.watching import Watch, Watcher, curve_of
+from slmops.training.watching import Watch, Watcher, curve_of, lowest_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Trained:
     """Facts of a finished run: updates, answer tokens trained on, seconds of this process, loss curve, rows set aside.
 
     ``on_policy`` has those of the student's own samples (:attr:`slmops.training.on_policy.OwnSamples.facts`), where it
-    learned from such.
+    learned from such; ``kept`` is the update whose weights were kept, where that was the one with the lowest validation loss.
     """
 
     steps: int
@@ -48,6 +48,7 @@ class Trained:
     curve: list[dict[str, float | None]]
     too_long: int
     on_policy: dict[str, float] | None = None
+    kept: int | None = None
 
 
 def train(
@@ -141,7 +142,8 @@ def train(
         rows_of_embedding(model),
         progress(what, steps, "updates", done=step_of(checkpoint), note=note) as advance,
     ):
-        watcher = Watcher(advance, steps, section, checked, pad_id, projection, watch)
+        keep = partial(save_best, work) if section.keep == "best" else None
+        watcher = Watcher(advance, steps, section, checked, pad_id, projection, watch, keep)
         trainer = _Trainer(
             model=model,
             args=_arguments(work, steps, section, seed),
@@ -157,18 +159,23 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    lowest = lowest_of(trainer.state) if section.keep == "best" else None
+    if lowest is not None:
+        load_best(work, model)
     if on_layers is not None:
         on_layers.leave(model)
     final = model.merge_and_unload() if section.lora is not None else model
     final.to(torch.float32).save_pretrained(target)
     template.save(target)
+    done = int(trainer.state.global_step)
     return Trained(
-        steps=steps,
-        answer_tokens=_answer_tokens(plan, encoded, own),
+        steps=done,
+        answer_tokens=_answer_tokens(plan[: done * section.gradient_accumulation_steps], encoded, own),
         seconds=round(time.monotonic() - started, 1),
         curve=curve_of(trainer.state),
         too_long=len(rows) - len(kept),
         on_policy=own.facts if own is not None else None,
+        kept=lowest,
     )
 
 

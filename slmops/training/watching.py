@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from slmops.data.templates import Encoded
 from slmops.errors import TrainingError
-from slmops.progress import Advance
+from slmops.progress import Advance, say
 from slmops.sections import TrainingSection
 from slmops.training.batches import collate
 from slmops.training.forward import losses_of
@@ -40,8 +40,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
         pad_id: int,
         projection: Projection | None,
         watch: Watch | None,
+        keep: Callable[[Any], None] | None = None,
     ) -> None:
-        self._advance, self._watch = advance, watch
+        self._advance, self._watch, self._keep, self._patience = advance, watch, keep, section.patience
         self._every = max(1, steps // CURVE_POINTS)
         self._checkpoint_seconds = section.checkpoint_seconds
         self._dtype = autocast_type(section.precision)
@@ -69,6 +70,18 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
             entry["validation"] = self._validation_loss(kwargs["model"])
             if self._watch is not None:
                 self._watch(state.global_step / state.max_steps, entry["validation"])
+            self._weigh(state, control, kwargs["model"])
+
+    def _weigh(self, state: TrainerState, control: TrainerControl, model: Any) -> None:
+        """Keep the model where its validation loss is the lowest so far; stop where it has not been for too long."""
+        losses = [entry["validation"] for entry in state.log_history if "validation" in entry]
+        since = len(losses) - 1 - losses.index(min(losses))
+        if self._keep is not None and since == 0:
+            self._keep(model)
+        if self._patience is not None and since >= self._patience:
+            say(f"  the validation loss has had no new lowest for {since} looks: stopped after update {state.global_step}")
+            # From a checkpoint made here a resumed run would go on.
+            control.should_training_stop, control.should_save = True, False
 
     def _validation_loss(self, model: Any) -> float:
         """Mean cross-entropy of the answers' tokens, in nats."""
@@ -76,7 +89,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
         autocast = torch.autocast(model.device.type, dtype=self._dtype, enabled=self._dtype is not None)
         with evaluated(model), torch.no_grad(), autocast:
             for start in range(0, len(self._validation), _VALIDATION_BATCH):
-                batch = collate(self._validation[start : start + _VALIDATION_BATCH], self._pad_id)
+                rows = self._validation[start : start + _VALIDATION_BATCH]
+                batch = {name: values.to(model.device) for name, values in collate(rows, self._pad_id).items()}
                 losses = losses_of(model, batch, CrossEntropy(), self._projection)
                 total += float(losses.sum())
                 count += losses.numel()
@@ -90,3 +104,9 @@ def curve_of(state: TrainerState) -> list[dict[str, float | None]]:
         for entry in state.log_history
         if "loss" in entry
     ]
+
+
+def lowest_of(state: TrainerState) -> int | None:
+    """The update after which the validation loss was the lowest; ``None`` without validation rows."""
+    looks = [(entry["validation"], entry["step"]) for entry in state.log_history if "validation" in entry]
+    return min(looks)[1] if looks else None

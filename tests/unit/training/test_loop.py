@@ -273,3 +273,58 @@ def test_who_watches_is_told_the_validation_losses_and_may_end_it(run: Train, tm
     with pytest.raises(KeyboardInterrupt):
         run("ended", max_steps=16, validation=ROWS[:3], watch=end)
     assert not (tmp_path / "ended").exists()
+
+
+# Answers that no training row has: what helps on these soon harms here.
+AGAINST = [Row.of(row.question, "the discount code", f"held-out.csv:{number}") for number, row in enumerate(ROWS[:3])]
+OVERFITTING: dict[str, Any] = {"max_steps": 40, "learning_rate": 1e-2, "batch_size": 8, "validation": AGAINST}
+
+
+def validation_loss(folder: Path, template: Template) -> float:
+    batch = collate([template.encode(row) for row in AGAINST], int(template.tokenizer.eos_token_id))
+    with torch.no_grad():
+        answers = answers_of(load_model(folder), batch)
+    return float(torch.nn.functional.cross_entropy(answers.logits, answers.labels))
+
+
+@pytest.mark.parametrize(("lora", "rate"), [(None, 1e-2), (LoraSection(r=4), 0.1)], ids=["full", "lora"])
+def test_the_weights_with_the_lowest_validation_loss_are_kept(
+    run: Train, template: Template, tmp_path: Path, lora: LoraSection | None, rate: float
+) -> None:
+    options = {**OVERFITTING, "lora": lora, "learning_rate": rate}
+    last = run("last", **options)
+    best = run("best", keep="best", **options)
+    losses = [point["validation"] for point in best.curve]
+    assert losses == [point["validation"] for point in last.curve]
+    lowest = min(losses)
+    assert best.kept == best.curve[losses.index(lowest)]["step"] < best.steps == 40
+    assert last.kept is None
+    assert validation_loss(tmp_path / "best", template) == pytest.approx(lowest, rel=1e-4)
+    assert validation_loss(tmp_path / "last", template) == pytest.approx(losses[-1], rel=1e-4)
+    assert losses[-1] > lowest
+
+
+def test_a_run_whose_validation_loss_only_rises_stops(run: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    trained = run(patience=2, **OVERFITTING)
+    losses = [point["validation"] for point in trained.curve]
+    assert len(losses) == losses.index(min(losses)) + 3 < 8
+    assert trained.steps == trained.curve[-1]["step"] < 40
+    assert f"stopped after update {trained.steps}" in capsys.readouterr().err
+    assert 0 < trained.answer_tokens < run("whole", **OVERFITTING).answer_tokens
+
+
+def test_a_run_that_stops_early_goes_on_to_the_same_bytes(run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {**OVERFITTING, "keep": "best", "patience": 2, "checkpoint_seconds": 0}
+    whole = run("whole", **options)
+    looks = [point["validation"] for point in whole.curve]
+    for call in (2, whole.steps - 1):  # the second time all is done but the last two updates
+        with monkeypatch.context() as patch:
+            stop_at(patch, "mark_complete", call)
+            with pytest.raises(KeyboardInterrupt):
+                run(f"model-{call}", **options)
+        resumed = run(f"model-{call}", **options)
+        assert [point["validation"] for point in resumed.curve] == looks
+        assert (resumed.steps, resumed.kept) == (whole.steps, whole.kept)
+        assert (tmp_path / f"model-{call}/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+    again = run("whole", **options)  # the stage was killed after the training and before its manifest
+    assert ([point["validation"] for point in again.curve], again.steps) == (looks, whole.steps)
