@@ -17,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError
+from slmops.files import read_json, write_json
 from slmops.progress import progress, say
 from slmops.sections import TrainingSection
 from slmops.training.batches import PlannedBatches, only_item, plan_batches, steps_of
@@ -32,6 +33,9 @@ from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
 from slmops.training.parallel import DataParallel
 from slmops.training.projection import Projection
 from slmops.training.watching import Watch, Watcher, curve_of, lowest_of
+
+_SINCE = "since_report.json"
+"""The sum of the losses since the last report, and the update of that."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,7 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         super().__init__(**options)
         self._objective, self._projection, self._parallel = objective, projection, parallel
         self._on_layers, self._on_pairs, self._own = on_layers, on_pairs, own
+        self._reported: tuple[float, int] | None = None
         # Our loss is a sum over answer tokens divided by their number in the whole accumulated batch.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -222,6 +227,9 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
     def training_step(
         self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
+        if self._reported is not None:  # the trainer begins a resumed run as if its losses had just been reported
+            (since, self._globalstep_last_logged), self._reported = self._reported, None
+            self._tr_loss += since
         if self._parallel is None or not self._parallel.splits(inputs):
             step: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
             return step
@@ -266,10 +274,12 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
             self._own.save(folder)
         if self._on_layers is not None:
             self._on_layers.save(folder)
+        write_json(folder / _SINCE, [float(self._tr_loss), self._globalstep_last_logged])
         mark_complete(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._reported = tuple(read_json(Path(resume_from_checkpoint) / _SINCE))
         if self._on_layers is not None:  # an adapter's checkpoint has nothing but the adapter
             self._on_layers.load(Path(resume_from_checkpoint))
 
