@@ -167,7 +167,7 @@ def try_training(
         return Tried(
             loss=loss,
             pulls=pulls,
-            token_seconds=seconds / batch["input_ids"].numel(),
+            token_seconds=seconds / int(batch["attention_mask"].sum()),
             update_seconds=_update_seconds(model),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
         )
