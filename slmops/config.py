@@ -6,6 +6,7 @@ recipe names the plug-in with ``name:`` and gives its options beside it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,8 +33,8 @@ from slmops.values import read_values
 _SEARCH_KEYS = ("search_strategy", "search_space")
 
 
-class Recipe(Section):
-    """A whole run: data → teacher → answers and signals → training → export → evaluation → package."""
+class BaseRecipe(Section, ABC):
+    """What every run says, whatever it makes: its rows, what they ask for, and where everything lies."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name of the run and of the packaged model")
     task_type: str = Field(description="Kind of work")
@@ -42,6 +43,16 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, description="Seed of splits, batches and initial weights")
     chat_template: str = Field("own", description="own, compact, plain or the path of a .jinja file")
     data: DataSection
+
+    @property
+    @abstractmethod
+    def room(self) -> tuple[int, int]:
+        """Tokens that question and answer may have together, and those that are kept for the answer."""
+
+
+class Recipe(BaseRecipe):
+    """A whole run: data → teacher → answers and signals → training → export → evaluation → package."""
+
     teacher: TeacherSection
     answers: AnswersSection = AnswersSection()
     signals: SignalsSection = SignalsSection()
@@ -72,6 +83,11 @@ class Recipe(Section):
                 f"{' and '.join(softened)} with a kd_temperature needs signals.form: topk; tokens are drawn at temperature 1"
             )
         return self
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """What the export makes room for, and the longest answer."""
+        return self.export.max_length, self.answers.max_new_tokens
 
     @field_validator("gates", mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slmops.config import Recipe
+from slmops.config import BaseRecipe, Recipe
 from slmops.data.chat import TextTemplate
 from slmops.data.rows import Row
 from slmops.files import read_json, read_jsonl
@@ -30,10 +30,10 @@ class ModelAt:
 
 
 @dataclass(frozen=True)
-class Context:
-    """The recipe and the folder of a run."""
+class DataContext:
+    """What a run says of its rows, and its folder."""
 
-    recipe: Recipe
+    recipe: BaseRecipe
     workspace: Workspace
 
     @property
@@ -70,6 +70,13 @@ class Context:
     def task(self, data: StageResult) -> Task:
         """The recipe's task."""
         return open_task(self.recipe.task_type, self.task_options(data))
+
+
+@dataclass(frozen=True)
+class Context(DataContext):
+    """The recipe and the folder of a run with a teacher."""
+
+    recipe: Recipe
 
 
 def rows_of(artifact: StageResult, name: str) -> list[Row]:

@@ -16,7 +16,7 @@ from slmops.stages.outside import reply_signals
 from slmops.stages.preparing import Gold
 from slmops.stages.referring import answer_held_out
 from slmops.stages.rehearsal import Rehearsal
-from slmops.stages.teaching import TRAINING, cut_student, train_model, tune_teacher
+from slmops.stages.teaching import TRAINING, cut_student, distill_model, train_model, tune_teacher
 from slmops.teachers.spec import spec_of
 from slmops.workspace import StageResult
 
@@ -82,7 +82,7 @@ class Lesson:
         """The student that learns from all there is."""
         inputs = {"data": self.data, "answers": self.answers, **({"signals": self.signals} if self.signals else {})}
         section, scoring = self.context.recipe.training, self.teacher.scoring
-        return train_model(self.context, "distilled", self._start, inputs, section, scoring=scoring, watch=watch)
+        return distill_model(self.context, "distilled", self._start, inputs, section, scoring=scoring, watch=watch)
 
     def answers_only(self, watch: Watch | None = None) -> StageResult:
         """The student that learns from the teacher's answers alone."""

@@ -17,7 +17,7 @@ from slmops.data.sources import SOURCES, Source
 from slmops.errors import DataError
 from slmops.files import digest, file_digest, write_json
 from slmops.progress import say
-from slmops.stages.context import Context, ModelAt, rows_of
+from slmops.stages.context import DataContext, ModelAt, rows_of
 from slmops.tasks.base import open_task, task_class, task_key
 from slmops.workspace import Made, StageResult
 
@@ -29,7 +29,7 @@ _TURN_TOKENS = 8
 _TEMPLATE_BYTES = 200
 
 
-def open_source(context: Context) -> Source:
+def open_source(context: DataContext) -> Source:
     """The recipe's source of rows.
 
     Raises:
@@ -50,7 +50,7 @@ class Gold:
     test: bool
 
 
-def gold_of(context: Context, data: StageResult) -> Gold:
+def gold_of(context: DataContext, data: StageResult) -> Gold:
     """What of a run's data is labelled; while planning without the data, what its source says."""
     if (data.path / "task.json").is_file():
         splits = {name: rows_of(data, name) for name in ("train", "validation", "test")}
@@ -64,7 +64,7 @@ def _labelled(rows: Sequence[Row]) -> bool:
     return all(row.answer is not None for row in rows)
 
 
-def prepare_data(context: Context, student: ModelAt) -> StageResult:
+def prepare_data(context: DataContext, student: ModelAt) -> StageResult:
     """The rows of a run in four files, those set aside, a report on both, and the task's options completed from the rows.
 
     Args:
@@ -79,8 +79,8 @@ def prepare_data(context: Context, student: ModelAt) -> StageResult:
         "task_type": task_key(recipe.task_type),
         "task": recipe.task,
         "seed": recipe.seed,
-        "max_length": recipe.export.max_length,
-        "max_new_tokens": recipe.answers.max_new_tokens,
+        "max_length": recipe.room[0],
+        "max_new_tokens": recipe.room[1],
         **context.template_key,
     }
     key = StageKey("data", "dataset", 4, config, {"source": source.fingerprint(), "tokenizer": _tokenizer_id(student)})
@@ -133,13 +133,13 @@ def _tokenizer_id(student: ModelAt) -> str:
 class _Room:
     """Whether a question and its answer fit into a model; the tokenizer is loaded when the first doubt comes."""
 
-    def __init__(self, context: Context, student: ModelAt) -> None:
+    def __init__(self, context: DataContext, student: ModelAt) -> None:
         self._context, self._student = context, student
 
     def problem(self, row: Row) -> str | None:
         """Why a row does not fit, or ``None``."""
-        section = self._context.recipe
-        most = section.export.max_length - section.answers.max_new_tokens
+        length, answer = self._context.recipe.room
+        most = length - answer
         # No tokenizer makes more tokens than bytes; the template's own words are few.
         if sum(len(turn["content"].encode()) + _TURN_TOKENS for turn in row.messages) + _TEMPLATE_BYTES <= most:
             return None

@@ -23,7 +23,7 @@ from slmops.stages.layering import Learner
 from slmops.stages.measuring import Turns, load_system, measure_model
 from slmops.stages.outside import measure_answers
 from slmops.stages.preparing import prepare_data
-from slmops.stages.teaching import cut_student, train_model, tune_teacher
+from slmops.stages.teaching import cut_student, distill_model, train_model, tune_teacher
 from slmops.teachers.spec import spec_of
 from slmops.workspace import Made, StageResult, link_or_copy
 
@@ -185,7 +185,7 @@ def run_probe(context: Context, teacher_base: ModelAt | None, student_base: Mode
             inputs["signals"] = take_signals(context, teacher, inputs["data"], inputs["answers"], Learner(untuned, of_teacher=same))
         updates[_TRIAL] = updates[f"control-{total}"]
         section = context.recipe.training.model_copy(update={"max_steps": updates[_TRIAL]})
-        measure(_TRIAL, train_model(context, _TRIAL, start, inputs, section, scoring=teacher.scoring))
+        measure(_TRIAL, distill_model(context, _TRIAL, start, inputs, section, scoring=teacher.scoring))
 
     drawn = [split for split in ("validation", "test") if context.recipe.data.source.get(split) is None]
     return Probed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from slmops.models.cutplan import CutPlan
 from slmops.models.shrink import Wish
 from slmops.progress import say
 from slmops.sections import TrainingSection
-from slmops.stages.context import MODEL, Context, ModelAt, rows_of
+from slmops.stages.context import MODEL, Context, DataContext, ModelAt, rows_of
 from slmops.stages.layering import open_layers
 from slmops.tasks.base import Task
 from slmops.training.registry import objective_key
@@ -33,6 +34,9 @@ TRAINING = "training"
 
 TOKENIZER = "tokenizer"
 """Folder of a ``signals`` artifact with the tokenizer that its token ids are of."""
+
+Taught = Callable[["Template", Sequence[Row]], "tuple[SignalStore | MappedSignals, MatchedLayers | None]"]
+"""Opens a teacher's signals for a student with some template, and what is kept of layers, at the rows that it trains on."""
 
 
 def tune_teacher(context: Context, base: ModelAt, data: StageResult) -> StageResult:
@@ -142,13 +146,14 @@ def _alike(parent: Template, student: Template, rows: list[Row]) -> float:
 
 
 def train_model(
-    context: Context,
+    context: DataContext,
     stage: str,
     base: ModelAt,
     inputs: dict[str, StageResult],
     section: TrainingSection,
     *,
     updates_of: StageResult | None = None,
+    taught: Taught | None = None,
     scoring: Callable[[StageResult, Template], Scorer] | None = None,
     watch: Watch | None = None,
 ) -> StageResult:
@@ -161,6 +166,7 @@ def train_model(
         inputs: ``data`` and, as the run needs them, ``answers`` and ``signals``.
         section: Objectives and hyperparameters.
         updates_of: A run whose number of updates this one takes.
+        taught: Opens the signals, where there are some among the inputs.
         scoring: Loads the teacher that scores the student's own samples to rows of the data, where the section has such.
         watch: Is told the validation loss on the way.
     """
@@ -181,9 +187,9 @@ def train_model(
         data, answers = inputs["data"], inputs.get("answers")
         task = context.task(data)
         rows = rows_of(answers, TRAINING) if answers else [more for row in rows_of(data, "train") for more in gold_rows(task, row)]
-        known = section if answers is None or "signals" in inputs else without_signals(section)
+        known = section if answers is None or taught is not None else without_signals(section)
         chosen = known if updates_of is None else known.model_copy(update={"max_steps": updates_of.facts["steps"]})
-        signals, layers = open_signals(context, inputs, template, rows) if "signals" in inputs else (None, None)
+        signals, layers = taught(template, rows) if taught is not None else (None, None)
         trained = train(
             base.path,
             folder / MODEL,
@@ -203,6 +209,21 @@ def train_model(
         return Made({**facts, "rows": len(rows)}, seed=recipe.seed)
 
     return context.workspace.stage(key, make)
+
+
+def distill_model(
+    context: Context,
+    stage: str,
+    base: ModelAt,
+    inputs: dict[str, StageResult],
+    section: TrainingSection,
+    *,
+    scoring: Callable[[StageResult, Template], Scorer] | None = None,
+    watch: Watch | None = None,
+) -> StageResult:
+    """:func:`train_model` from the teacher's signals too, where there are some among the inputs."""
+    taught = partial(open_signals, context, inputs) if "signals" in inputs else None
+    return train_model(context, stage, base, inputs, section, taught=taught, scoring=scoring, watch=watch)
 
 
 def without_signals(section: TrainingSection) -> TrainingSection:

@@ -24,7 +24,7 @@ from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.stages.measuring import load_system
 from slmops.stages.outside import measure_answers, reply_signals
 from slmops.stages.preparing import prepare_data
-from slmops.stages.teaching import cut_student, fingerprints, train_model
+from slmops.stages.teaching import cut_student, distill_model, fingerprints
 from slmops.teachers.logprobs import certain_signal, reply_signal
 from slmops.testing.faults import FaultServer
 from slmops.workspace import StageResult, Workspace
@@ -172,7 +172,7 @@ def test_a_mixture_gives_signals(context: Any, tiny_model: Path, template: Templ
     base = cut_student(run, ModelAt(tiny_model, "base"), data, answers)
     section = run.recipe.training.model_copy(update={"max_steps": 1})
     inputs = {"data": data, "answers": answers, "signals": signals}
-    trained = train_model(run, "distilled", ModelAt(base.path / MODEL, base.id), inputs, section)
+    trained = distill_model(run, "distilled", ModelAt(base.path / MODEL, base.id), inputs, section)
     assert (trained.facts["steps"], trained.facts["rows"]) == (1, len(rows_of(answers, "training")))
 
 

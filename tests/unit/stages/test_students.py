@@ -18,7 +18,7 @@ from slmops.stages.answering import RunTeacher, answer, take_signals
 from slmops.stages.context import MODEL, Context, ModelAt, rows_of
 from slmops.stages.learning import Lesson
 from slmops.stages.preparing import gold_of, prepare_data
-from slmops.stages.teaching import TOKENIZER, cut_student, train_model
+from slmops.stages.teaching import TOKENIZER, cut_student, distill_model, train_model
 from slmops.workspace import StageResult, Workspace
 from tests.pipeline.tiny_line import write_recipe
 
@@ -105,7 +105,7 @@ def test_a_student_with_fewer_tokens_learns_from_its_teachers_signals(run: Any, 
     student = cut_student(context, at(context), data, answers)
     start = ModelAt(student.path / MODEL, student.id)
     inputs = {"data": data, "answers": answers, "signals": signals}
-    trained = train_model(context, "distilled", start, inputs, context.recipe.training.model_copy(update={"max_steps": 2}))
+    trained = distill_model(context, "distilled", start, inputs, context.recipe.training.model_copy(update={"max_steps": 2}))
     rows = len(rows_of(answers, "training"))
     assert f"signals of {rows} of {rows} rows fit the student's {len(tokens_of(student))} tokens" in capsys.readouterr().err
     assert trained.facts["steps"] == 2
