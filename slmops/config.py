@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -76,6 +76,12 @@ class Recipe(BaseRecipe):
         return {**rest, "search": {**(values.get("search") or {}), **moved}}
 
     @model_validator(mode="after")
+    def _something_is_measured(self) -> Recipe:
+        if not self.data.test_share:
+            raise ValueError("data.test_share must be more than 0: without test rows nothing can be said of the models")
+        return self
+
+    @model_validator(mode="after")
     def _sampled_at_one_temperature(self) -> Recipe:
         softened = [str(spec.get("name")) for spec in self.training.objectives if spec.get("kd_temperature", 1) != 1]
         if self.signals.form == "sampled" and softened:
@@ -93,6 +99,38 @@ class Recipe(BaseRecipe):
     @classmethod
     def _gates_in_words(cls, gates: Any) -> Any:
         return [_gate_in_words(gate) for gate in gates] if isinstance(gates, (list, tuple)) else gates
+
+
+class FinetuneTraining(TrainingSection):
+    """A training that nothing is compared with update by update, so it may end when it is no longer of use."""
+
+    keep: Literal["last", "best"] = Field(
+        "best", description="Weights that are saved: those with the lowest validation loss, or those after the last update"
+    )
+    patience: int | None = Field(
+        3, ge=1, description="Looks at the validation loss without a new lowest after which it stops; absent: never"
+    )
+
+
+class FinetuneRecipe(BaseRecipe):
+    """A model trained on labelled rows: data → training. It names a ``model`` where a distillation names a ``teacher``."""
+
+    model: str = Field(description="What is trained: catalogue name, folder, adapter, .gguf file or hub id")
+    training: FinetuneTraining = FinetuneTraining()
+    merge: bool = Field(False, description="Write the weights with the adapter merged into them too")
+
+    @model_validator(mode="after")
+    def _nobody_teaches(self) -> FinetuneRecipe:
+        if self.training.on_policy is not None:
+            raise ValueError("training.on_policy needs a teacher, and fine-tuning has none")
+        if self.merge and self.training.lora is None:
+            raise ValueError("merge is about an adapter, and without training.lora none is trained")
+        return self
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """The longest row, and a token that is its end; longer ones are set aside when it is known how long their answers are."""
+        return self.training.max_length, 1
 
 
 def _gate_in_words(gate: Any) -> Any:
@@ -142,7 +180,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return build(Recipe, read_values(path, overrides), where=str(path))
 
 
-def save_recipe(path: Path, recipe: Recipe) -> None:
+def save_recipe(path: Path, recipe: BaseRecipe) -> None:
     """Write a recipe with the values that differ from the defaults."""
     with atomic(path) as file:
         yaml.safe_dump(recipe.model_dump(mode="json", exclude_defaults=True), file, sort_keys=False, allow_unicode=True)

@@ -46,7 +46,9 @@ class DataSection(Section):
     validation_share: float = Field(
         0.15, gt=0, lt=1, description="Share of the labelled rows held out where no validation file is given"
     )
-    test_share: float = Field(0.2, gt=0, lt=1, description="Share of the labelled rows held out where no test file is given")
+    test_share: float = Field(
+        0.2, ge=0, lt=1, description="Share of the labelled rows held out where no test file is given; 0 where nothing is measured"
+    )
     quality: QualitySection = QualitySection()
 
 

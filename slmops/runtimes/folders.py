@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slmops.errors import ModelError
+from slmops.models.resolve import is_adapter, resolve
 
 _INSIDE = ("", "package", "model")
 _ENGINES = (("genai_config.json", "ort-genai"), ("config.json", "torch"), ("model.gguf", "openvino-genai"))
@@ -12,7 +13,7 @@ _ENGINES = (("genai_config.json", "ort-genai"), ("config.json", "torch"), ("mode
 
 
 def served_folder(folder: Path) -> Path:
-    """The folder with the model: the one given, the package of a run, or the model of an artifact.
+    """The folder with the model: the one given, the package of a run, the model of an artifact, or base and adapter as one.
 
     Raises:
         ModelError: There is none.
@@ -20,6 +21,8 @@ def served_folder(folder: Path) -> Path:
     for inside in _INSIDE:
         if known_engine(folder / inside) is not None:
             return folder / inside
+    if is_adapter(folder):
+        return resolve(folder).path
     if (folder / "report.json").is_file():
         raise ModelError(
             "this run packaged no model", where=str(folder), fix=f"read {folder / 'report.html'}: it says which gate failed"

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 TRAINING = "training"
 """Name of the file of an ``answers`` artifact with the rows that students train on."""
 
+ADAPTER = "adapter"
+"""Folder of an artifact with an adapter and the tokenizer that belongs to it."""
+
 TOKENIZER = "tokenizer"
 """Folder of a ``signals`` artifact with the tokenizer that its token ids are of."""
 
@@ -156,6 +159,7 @@ def train_model(
     taught: Taught | None = None,
     scoring: Callable[[StageResult, Template], Scorer] | None = None,
     watch: Watch | None = None,
+    adapter_alone: bool = False,
 ) -> StageResult:
     """Train ``base`` on the labelled rows or, with ``answers`` among the inputs, on what these say all rows train on.
 
@@ -169,6 +173,7 @@ def train_model(
         taught: Opens the signals, where there are some among the inputs.
         scoring: Loads the teacher that scores the student's own samples to rows of the data, where the section has such.
         watch: Is told the validation loss on the way.
+        adapter_alone: Keep the adapter, in the folder ``adapter``, and not the model that it makes of the base.
     """
     recipe = context.recipe
     config = section.model_dump(mode="json", exclude={"checkpoint_seconds"})
@@ -176,6 +181,8 @@ def train_model(
         del config["on_policy"]
     config["objectives"] = [objective_key(spec) for spec in config["objectives"]]
     parents = {"base": base.id, **{role: result.id for role, result in inputs.items()}}
+    if adapter_alone:
+        config["saved"] = ADAPTER
     if updates_of is not None:
         parents["updates"] = updates_of.id
     key = StageKey(stage, "model", 3, {**config, "seed": recipe.seed, **context.template_key}, parents)
@@ -192,7 +199,7 @@ def train_model(
         signals, layers = taught(template, rows) if taught is not None else (None, None)
         trained = train(
             base.path,
-            folder / MODEL,
+            folder / (ADAPTER if adapter_alone else MODEL),
             work,
             template=template,
             rows=rows,
@@ -204,6 +211,7 @@ def train_model(
             layers=layers,
             scorer=scoring(data, template) if scoring is not None and chosen.on_policy is not None else None,
             watch=watch,
+            adapter_alone=adapter_alone,
         )
         facts = {name: value for name, value in asdict(trained).items() if name not in ("on_policy", "kept") or value is not None}
         return Made({**facts, "rows": len(rows)}, seed=recipe.seed)

@@ -70,6 +70,7 @@ def train(
     layers: RowLayers | None = None,
     scorer: Scorer | None = None,
     watch: Watch | None = None,
+    adapter_alone: bool = False,
 ) -> Trained:
     """Train a causal language model on rows with answers and save it to ``target`` (Hugging Face layout, float32).
 
@@ -90,6 +91,7 @@ def train(
         layers: What is kept of the teacher's layers, where an objective is about these.
         scorer: The teacher of an on-policy training.
         watch: Is told each validation loss; what it raises ends the training.
+        adapter_alone: Save the adapter as PEFT does, and not the model that it makes of the base.
 
     Raises:
         TrainingError: Nothing to train on, or the loss is not finite.
@@ -168,7 +170,7 @@ def train(
         load_best(work, model)
     if on_layers is not None:
         on_layers.leave(model)
-    final = model.merge_and_unload() if section.lora is not None else model
+    final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
     final.to(torch.float32).save_pretrained(target)
     template.save(target)
     done = int(trainer.state.global_step)

@@ -1,0 +1,119 @@
+"""``slmops finetune``: train a model on labelled rows."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slmops.commands import options as given
+from slmops.commands.common import new_app, run_name
+from slmops.config import FinetuneRecipe, build
+from slmops.progress import duration, say
+from slmops.values import with_overrides
+
+app = new_app()
+
+
+class Method(StrEnum):
+    """What is trained."""
+
+    FULL = "full"
+    LORA = "lora"
+    DORA = "dora"
+
+
+@app.command()
+def finetune(
+    model: Annotated[
+        str,
+        typer.Option("--model_name_or_path", "--model", "-m", help="Catalogue name, folder, adapter, .gguf file or hub id"),
+    ],
+    data: given.Data,
+    output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where everything goes")],
+    method: Annotated[Method, typer.Option(help="full: all weights; lora, dora: an adapter")] = Method.LORA,
+    task_type: given.TaskType = None,
+    text_template: given.TextTemplate = None,
+    input_field: given.InputField = None,
+    answer_field: given.AnswerField = None,
+    validation_data: given.ValidationData = None,
+    max_bad_share: given.MaxBadShare = 0.05,
+    max_steps: Annotated[int | None, typer.Option("--max_steps", min=1, help="Updates; takes the place of epochs")] = None,
+    epochs: Annotated[float | None, typer.Option("--num_train_epochs", "--epochs", help="Passes over the rows")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning_rate", help="Peak")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--per_device_train_batch_size", "--batch_size", min=1, help="Rows a forward pass")
+    ] = None,
+    accumulation: Annotated[
+        int | None, typer.Option("--gradient_accumulation_steps", min=1, help="Forward passes an update")
+    ] = None,
+    lora_r: Annotated[int | None, typer.Option("--lora_r", min=1, help="Rank")] = None,
+    lora_alpha: Annotated[int | None, typer.Option("--lora_alpha", min=1, help="Scale")] = None,
+    lora_dropout: Annotated[float | None, typer.Option("--lora_dropout", help="Dropout on the adapter's input")] = None,
+    target_modules: Annotated[
+        str | None, typer.Option("--target_modules", help="Layers with an adapter, separated by commas; left out: all linear ones")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Write the merged weights too")] = False,
+    seed: given.Seed = 0,
+    as_json: given.AsJson = False,
+    overrides: given.Overrides = None,
+) -> None:
+    """Fine-tune a model on rows with answers. It leaves OUTPUT/model and, with an adapter, OUTPUT/adapter."""
+    from slmops.data.sources import detect
+    from slmops.finetuning import finetune as train
+
+    columns = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field}
+    columns = {name: value for name, value in columns.items() if value is not None}
+    detected = detect(data, **columns)
+    files = {"train": data, "validation": validation_data}
+    lora = {
+        "r": lora_r,
+        "alpha": lora_alpha,
+        "dropout": lora_dropout,
+        "target_modules": target_modules.split(",") if target_modules else None,
+        "dora": True if method is Method.DORA else None,
+    }
+    training = {
+        "lora": None if method is Method.FULL else _said(lora),
+        "max_steps": max_steps,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "gradient_accumulation_steps": accumulation,
+    }
+    values: dict[str, Any] = {
+        "name": run_name(output_path),
+        "task_type": task_type or detected.task_type,
+        "output_path": str(output_path),
+        "seed": seed,
+        "model": model,
+        "merge": merge,
+        "data": {
+            "source": {"name": "files", **{role: str(path.absolute()) for role, path in files.items() if path}, **columns},
+            "max_bad_share": max_bad_share,
+            "test_share": 0,
+        },
+        "training": _said(training),
+    }
+    recipe = build(FinetuneRecipe, with_overrides(values, overrides or []), where="finetune")
+    say(detected.describe())
+    done = train(recipe)
+    if as_json:
+        print(json.dumps(done.facts, ensure_ascii=False))
+        return
+    facts = done.facts
+    print(f"method    {facts['method']} on {facts['base']}")
+    print(f"trained   {facts['rows']:,} rows, {facts['steps']:,} updates, {duration(facts['seconds'])}")
+    looks = [point["validation"] for point in facts["curve"] if point["validation"] is not None]
+    if looks:
+        print(f"loss      {looks[0]:.3f} → {min(looks):.3f} nats a token of the validation rows, after update {facts['kept']}")
+    print(f"model     {done.root / 'model'}")
+    if recipe.training.lora is not None:
+        print(f"adapter   {done.root / 'adapter'}")
+
+
+def _said(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,117 @@
+"""Fine-tuning: a model learns from labelled rows, with the loop of a distillation and without a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from slmops.config import FinetuneRecipe, save_recipe
+from slmops.errors import DataError, MissingExtraError
+from slmops.files import read_json, write_json
+from slmops.models.adapter import ADAPTER_CONFIG
+from slmops.models.fit import Purpose, check_disk, check_fits
+from slmops.models.resolve import FINETUNED, REFERENCE, ResolvedModel, resolve
+from slmops.stages.context import MODEL, DataContext
+from slmops.stages.learning import located
+from slmops.stages.preparing import gold_of, prepare_data
+from slmops.stages.teaching import ADAPTER, train_model
+from slmops.tasks.base import task_name
+from slmops.workspace import StageResult, Workspace, link_or_copy, remove_tree
+
+_NEEDED = ("torch", "transformers", "accelerate")
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What a fine-tuning left in ``root``: ``model``, for adapter methods ``adapter``, and facts.
+
+    Args:
+        root: The run's folder.
+        facts: As ``finetune.json`` has them.
+    """
+
+    root: Path
+    facts: dict[str, Any]
+
+
+def finetune(recipe: FinetuneRecipe) -> Finetuned:
+    """Fine-tune a model, or go on with it; what is done already is not done again.
+
+    Raises:
+        SlmopsError: Something in the recipe, the data or the machine stops it; the message says what to do.
+    """
+    workspace = Workspace(recipe.output_path)
+    with workspace.lock():
+        task_name(recipe.task_type)
+        lora = recipe.training.lora
+        for package in (*_NEEDED, *(("peft",) if lora else ())):
+            if find_spec(package) is None:
+                raise MissingExtraError(package, "train")
+        base = resolve(recipe.model)
+        purpose: Purpose = "training-lora" if lora else "training-full"
+        check_fits(base.parameters, purpose, what=f"the model {base.reference}")
+        check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
+        save_recipe(recipe.output_path / "recipe.yaml", recipe)
+        context = DataContext(recipe, workspace)
+        prepared = prepare_data(context, located(base))
+        if not gold_of(context, prepared).training:
+            raise DataError(
+                "no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from"
+            )
+        tuned = train_model(context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=lora is not None)
+        return _published(recipe, base, tuned)
+
+
+def _published(recipe: FinetuneRecipe, base: ResolvedModel, tuned: StageResult) -> Finetuned:
+    """Put what people look for at the top of the run's folder."""
+    root = recipe.output_path
+    if recipe.training.lora is None:
+        _replace(root / MODEL, tuned.path / MODEL)
+    else:
+        _replace(root / ADAPTER, tuned.path / ADAPTER)
+        # PEFT notes where the base lay; what it was called is good on other machines too.
+        named = root / ADAPTER / ADAPTER_CONFIG
+        config = read_json(named)
+        named.unlink()
+        write_json(named, config | {"base_model_name_or_path": _name_of(base)})
+        if recipe.merge:
+            _replace(root / MODEL, resolve(root / ADAPTER).path)
+        else:
+            remove_tree(root / MODEL)
+            write_json(root / MODEL / REFERENCE, {"base": _name_of(base), "adapter": f"../{ADAPTER}"})
+    facts = {
+        "base": _name_of(base),
+        "method": _method(recipe),
+        "merged": recipe.merge,
+        "parameters": base.parameters,
+        **{
+            name: tuned.facts[name]
+            for name in ("rows", "steps", "kept", "answer_tokens", "seconds", "curve", "too_long")
+            if name in tuned.facts
+        },
+    }
+    write_json(root / FINETUNED, facts)
+    return Finetuned(root, facts)
+
+
+def _method(recipe: FinetuneRecipe) -> str:
+    lora = recipe.training.lora
+    return "full" if lora is None else "dora" if lora.dora else "lora"
+
+
+def _name_of(base: ResolvedModel) -> str:
+    """What a model is called from any folder: a path is made absolute."""
+    is_named = base.source.startswith(("hub ", "wheel "))
+    return base.reference if is_named else str(Path(base.reference).expanduser().resolve())
+
+
+def _replace(target: Path, source: Path) -> None:
+    fresh = target.with_name(f".{target.name}.new")
+    remove_tree(fresh)
+    for file in source.iterdir():
+        if file.is_file():
+            link_or_copy(file, fresh / file.name)
+    remove_tree(target)
+    fresh.rename(target)

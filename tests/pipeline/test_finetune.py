@@ -1,0 +1,100 @@
+"""``slmops finetune`` on a tiny model: what it leaves, that it goes on where it was, and that other commands take it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from slmops.files import read_json
+from slmops.models.load import load_model
+from slmops.models.resolve import resolve
+from tests.commands import Call, Result
+
+LABELS = ("delivery", "refund", "account")
+TEMPLATE = "{phrase} => {tone}"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = [{"phrase": f"please {LABELS[n % 3]} number {n}", "tone": LABELS[n % 3]} for n in range(60)]
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture
+def finetune(data: Path, tiny_model: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setenv("SLMOPS_CACHE", str(tmp_path / "cache"))
+
+    def run(*more: object) -> Result:
+        given = ["--model_name_or_path", tiny_model, "--data_name", data, "--text_template", TEMPLATE, "--max_steps", "8"]
+        fixed = ["data.quality.language=any", "data.quality.near_duplicates=null", "training.precision=float32"]
+        return call("finetune", *given, "--output_path", tmp_path / "out", *more, *fixed)
+
+    return run
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.tensor([[7, 9, 60]])).logits
+
+
+def test_lora_leaves_an_adapter_and_a_reference_that_every_command_takes(
+    finetune: Call, tiny_model: Path, tmp_path: Path, call: Call
+) -> None:
+    done = finetune("--method", "lora", "--lora_r", "4", "--learning_rate", "5e-3")
+    assert done.code == 0, done.err
+    out = tmp_path / "out"
+    assert str(out / "adapter") in done.out
+    assert read_json(out / "adapter/adapter_config.json")["r"] == 4
+    assert [file.name for file in (out / "model").iterdir()] == ["reference.json"]
+    adapted = PeftModel.from_pretrained(load_model(tiny_model), str(out / "adapter"))
+    for reference in (out, out / "model", out / "adapter"):
+        model = resolve(reference)
+        torch.testing.assert_close(logits(load_model(model.path)), logits(adapted), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(logits(load_model(tiny_model)), logits(adapted), atol=1e-3)
+    facts = read_json(out / "finetune.json")
+    assert (facts["method"], facts["base"], facts["merged"]) == ("lora", str(tiny_model), False)
+    assert facts["curve"][-1]["validation"] < facts["curve"][0]["validation"]
+    shape = ["--task", "classification", "--text_template", TEMPLATE, "--set", "evaluation.latency_requests=5"]
+    done = call("evaluate", out, "--test_data", tmp_path / "train.jsonl", *shape, "-o", tmp_path / "report", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["rows"][0]["name"] == "out"
+
+
+def test_merge_writes_the_weights_too(finetune: Call, tiny_model: Path, tmp_path: Path) -> None:
+    assert finetune("--method", "dora", "--merge", "--target_modules", "q_proj,down_proj").code == 0
+    out = tmp_path / "out"
+    adapted = PeftModel.from_pretrained(load_model(tiny_model), str(out / "adapter"))
+    assert (out / "model/model.safetensors").is_file()
+    torch.testing.assert_close(logits(load_model(out / "model")), logits(adapted), atol=1e-5, rtol=1e-4)
+    assert resolve(out).path == out / "model"
+    assert read_json(out / "finetune.json")["method"] == "dora"
+
+
+def test_all_weights_leave_a_model_and_an_adapter_can_be_trained_on_it(finetune: Call, tmp_path: Path) -> None:
+    done = finetune("--method", "full", "--json")
+    assert done.code == 0, done.err
+    out = tmp_path / "out"
+    assert not (out / "adapter").exists()
+    assert json.loads(done.out)["method"] == "full"
+    before = (out / "model/model.safetensors").read_bytes()
+    again = finetune("--method", "full")
+    assert again.code == 0
+    assert "[tuned]" not in again.err
+    assert (out / "model/model.safetensors").read_bytes() == before
+    second = finetune("--model", out, "--method", "lora", "--output_path", tmp_path / "second")
+    assert second.code == 0, second.err
+    assert read_json(tmp_path / "second/finetune.json")["base"] == str(out)
+    assert resolve(tmp_path / "second").source == f"adapter on {out}"
+
+
+def test_rows_without_answers_are_nothing_to_learn_from(finetune: Call, data: Path) -> None:
+    data.write_text("".join(json.dumps({"phrase": f"number {n} of the phrases", "tone": None}) + "\n" for n in range(30)))
+    done = finetune("--task", "classification")
+    assert done.code == 2
+    assert "answer" in done.err
