@@ -49,6 +49,9 @@ class DataSection(Section):
     test_share: float = Field(
         0.2, ge=0, lt=1, description="Share of the labelled rows held out where no test file is given; 0 where nothing is measured"
     )
+    special_tokens: Literal["error", "text"] = Field(
+        "error", description="Tokens of another model's format in a text_template: error, or text, which takes them as plain text"
+    )
     quality: QualitySection = QualitySection()
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import new_app
 from slmops.config import build
 from slmops.data.prepare import write
@@ -33,9 +34,7 @@ def check_data(
     pool: Annotated[Path | None, typer.Option(help="Rows without answers")] = None,
     validation_data: Annotated[Path | None, typer.Option("--validation_data", help="Left out: held out of the data")] = None,
     test_data: Annotated[Path | None, typer.Option("--test_data", help="Left out: there is no test split")] = None,
-    text_template: Annotated[
-        str | None, typer.Option("--text_template", help='Text with fields, such as "{phrase} => {tone}"')
-    ] = None,
+    text_template: given.TextTemplate = None,
     input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question, or several: a,b")] = None,
     answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
     tags_field: Annotated[str | None, typer.Option("--tags_field", help="Column of one tag a word, for extraction")] = None,

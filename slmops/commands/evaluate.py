@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import new_app
 from slmops.config import build
 from slmops.evaluation.options import EvaluateOptions
@@ -33,9 +34,7 @@ def evaluate(
             "--task_type", "--task", "--task_name", help="Kind of work, or a file with your own; left out: model or data say"
         ),
     ] = None,
-    text_template: Annotated[
-        str | None, typer.Option("--text_template", help='Text with fields, such as "{phrase} => {tone}"')
-    ] = None,
+    text_template: given.TextTemplate = None,
     input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question")] = None,
     answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
     tags_field: Annotated[str | None, typer.Option("--tags_field", help="Column of one tag a word, for extraction")] = None,

@@ -37,6 +37,9 @@ def finetune(
     method: Annotated[Method, typer.Option(help="full: all weights; lora, dora: an adapter")] = Method.LORA,
     task_type: given.TaskType = None,
     text_template: given.TextTemplate = None,
+    special_tokens: Annotated[
+        str, typer.Option("--special_tokens", help="Another model's tokens in the template: text takes them as such, or error")
+    ] = "text",
     input_field: given.InputField = None,
     answer_field: given.AnswerField = None,
     validation_data: given.ValidationData = None,
@@ -94,6 +97,7 @@ def finetune(
         "data": {
             "source": {"name": "files", **{role: str(path.absolute()) for role, path in files.items() if path}, **columns},
             "max_bad_share": max_bad_share,
+            "special_tokens": special_tokens,
             "test_share": 0,
         },
         "training": _said(training),

@@ -7,6 +7,12 @@ from typing import Annotated
 
 import typer
 
+
+def _typed(text: str | None) -> str | None:
+    r"""What a person means by ``\n`` and ``\t`` between a shell's double quotes."""
+    return text.replace("\\n", "\n").replace("\\t", "\t") if text is not None else None
+
+
 Data = Annotated[Path, typer.Option("--data", "--data_name", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")]
 Teacher = Annotated[
     list[str],
@@ -29,7 +35,10 @@ TaskType = Annotated[str | None, typer.Option("--task_type", "--task", "--task_n
 Pool = Annotated[Path | None, typer.Option("--pool", help="Rows without answers, for the teacher to answer")]
 ValidationData = Annotated[Path | None, typer.Option("--validation_data", help="Left out: held out of the data")]
 TestData = Annotated[Path | None, typer.Option("--test_data", help="Left out: held out of the data")]
-TextTemplate = Annotated[str | None, typer.Option("--text_template", help='Text with fields, such as "{phrase} => {tone}"')]
+TextTemplate = Annotated[
+    str | None,
+    typer.Option("--text_template", help='Text with fields, such as "{phrase} => {tone}"; \\n is a new line', callback=_typed),
+]
 InputField = Annotated[str | None, typer.Option("--input_field", help="Column of the question")]
 AnswerField = Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")]
 MaxBadShare = Annotated[float, typer.Option("--max_bad_share", help="Share of bad rows above which nothing starts")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,9 @@ _MASK = "answer and end token"
 
 _PROBE = "Where's MY  order no. 1234567?\n\n\tÇa coûte 12,50 € … 日本語 😀 can't "
 """Tokenizers with one vocabulary that differ in merges, normalization or pre-tokenization split this differently."""
+
+_SPECIAL = re.compile(r"<\|[^|\s<>{}]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|<[be]os>|\[/?INST\]|<</?SYS>>")
+"""What the formats of known models mark turns with."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,12 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str, text_templa
     if text_template is not None:
         return Template(tokenizer, TextTemplate(text_template).chat_template(bos if _adds_bos(tokenizer) else "", eos))
     return Template(tokenizer, ChatTemplate(_jinja(tokenizer, choice), bos, eos))
+
+
+def foreign_tokens(text_template: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a ``text_template`` marks turns with that is no token of the tokenizer, each once; to it that is text like any other."""
+    vocabulary = tokenizer.get_vocab()
+    return [mark for mark in dict.fromkeys(_SPECIAL.findall(text_template)) if mark not in vocabulary]
 
 
 def _jinja(tokenizer: PreTrainedTokenizerBase, choice: str) -> str:

@@ -14,7 +14,7 @@ from slmops.data.prepare import write
 from slmops.data.quality.check import check_source, check_success
 from slmops.data.rows import Row
 from slmops.data.sources import SOURCES, Source
-from slmops.errors import DataError
+from slmops.errors import ConfigError, DataError
 from slmops.files import digest, file_digest, write_json
 from slmops.progress import say
 from slmops.stages.context import DataContext, ModelAt, rows_of
@@ -88,6 +88,7 @@ def prepare_data(context: DataContext, student: ModelAt) -> StageResult:
     def make(folder: Path, work: Path) -> Made:
         from slmops.evaluation.data_page import PAGE, write_pages
 
+        _check_marks(context, student)
         model = task_class(recipe.task_type)
         raw = source.read()
         given = [row.answer for rows in (raw.labelled, raw.validation, raw.test) for row in rows if row.answer is not None]
@@ -128,6 +129,27 @@ def _tokenizer_id(student: ModelAt) -> str:
     """What stands for a model's tokenizer, so that another student with the same one gets the same rows."""
     files = [file for name in _TOKENIZER if (file := student.path / name).is_file()]
     return digest([file_digest(file) for file in files]) if files else student.id
+
+
+def _check_marks(context: DataContext, student: ModelAt) -> None:
+    """Refuse a text template in the format of another model, or say that it is taken as plain text."""
+    if context.text_template is None:
+        return
+    from slmops.data.templates import foreign_tokens
+    from slmops.models.load import load_tokenizer
+
+    tokenizer = load_tokenizer(student.path)
+    marks = foreign_tokens(context.text_template, tokenizer)
+    if not marks:
+        return
+    named, own = ", ".join(marks), ", ".join(tokenizer.all_special_tokens)
+    if context.recipe.data.special_tokens == "error":
+        raise ConfigError(
+            f"{named}: no tokens of this model, whose own are {own}",
+            where="text_template",
+            fix="write the template with these, or take data.special_tokens=text, which trains on them as plain text",
+        )
+    say(f"  {named}: no tokens of this model, taken as plain text; its own are {own}")
 
 
 class _Room:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 
 from slmops.files import read_json
@@ -98,3 +99,16 @@ def test_rows_without_answers_are_nothing_to_learn_from(finetune: Call, data: Pa
     done = finetune("--task", "classification")
     assert done.code == 2
     assert "answer" in done.err
+
+
+def test_another_models_format_is_said_and_taken_as_text(finetune: Call, tmp_path: Path) -> None:
+    template = "<|start_header_id|>user\\n{phrase}<|eot_id|>\\n{tone}"
+    done = finetune("--text_template", template, "--max_steps", "1")
+    assert done.code == 0, done.err
+    assert "<|start_header_id|>, <|eot_id|>: no tokens of this model, taken as plain text; its own are" in done.err
+    assert "<|im_start|>" in done.err
+    recipe = yaml.safe_load((tmp_path / "out/recipe.yaml").read_text())
+    assert recipe["data"]["source"]["text_template"] == "<|start_header_id|>user\n{phrase}<|eot_id|>\n{tone}"
+    refused = finetune("--text_template", template, "--special_tokens", "error")
+    assert refused.code == 2
+    assert "data.special_tokens=text" in refused.err

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slmops.data.rows import Row
-from slmops.data.templates import IGNORED, Template, choose_template
+from slmops.data.templates import IGNORED, Template, choose_template, foreign_tokens
 from slmops.errors import ConfigError, DataError
 from slmops.testing.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
@@ -144,3 +144,20 @@ def test_the_fingerprints_outlive_saving(template: Template, tmp_path: Path) -> 
 def test_tokens_of_rows_are_those_of_prompts_and_of_answers_where_there_are_any(template: Template) -> None:
     unanswered = Row.of("the discount code", None)
     assert template.token_ids([ROW, unanswered]) == [list(template.encode(ROW).input_ids), template.prompt_ids(unanswered)]
+
+
+LLAMA = "<|start_header_id|>user<|end_header_id|>\n{phrase}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n{tone}"
+
+
+@pytest.mark.parametrize(
+    ("template", "foreign"),
+    [
+        (LLAMA, ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]),
+        ("<|im_start|>user\n{phrase}<|im_end|>\n{tone}", []),
+        ("<s>[INST] <<SYS>>be kind<</SYS>> {phrase} [/INST] {tone}", ["<s>", "[INST]", "<<SYS>>", "<</SYS>>", "[/INST]"]),
+        ("<start_of_turn>user\n{phrase}<end_of_turn>\n{tone}", ["<start_of_turn>", "<end_of_turn>"]),
+        ("a < b | c > {phrase} <|{tone}|> => {tone}", []),
+    ],
+)
+def test_another_models_marks_are_no_tokens_of_a_tokenizer(template: str, foreign: list[str]) -> None:
+    assert foreign_tokens(template, tiny_tokenizer()) == foreign
