@@ -43,6 +43,8 @@ def finetune(
     input_field: given.InputField = None,
     answer_field: given.AnswerField = None,
     validation_data: given.ValidationData = None,
+    train_split: Annotated[str | None, typer.Option("--train_split", help="Part of the data, such as train[:4096]")] = None,
+    eval_split: Annotated[str | None, typer.Option("--eval_split", help="Part that validates, such as train[4096:4224]")] = None,
     max_bad_share: given.MaxBadShare = 0.05,
     max_steps: Annotated[int | None, typer.Option("--max_steps", min=1, help="Updates; takes the place of epochs")] = None,
     epochs: Annotated[float | None, typer.Option("--num_train_epochs", "--epochs", help="Passes over the rows")] = None,
@@ -65,13 +67,13 @@ def finetune(
     overrides: given.Overrides = None,
 ) -> None:
     """Fine-tune a model on rows with answers. It leaves OUTPUT/model and, with an adapter, OUTPUT/adapter."""
-    from slmops.data.sources import detect
+    from slmops.data.sources import FilesSource, look_at
     from slmops.finetuning import finetune as train
 
-    columns = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field}
-    columns = {name: value for name, value in columns.items() if value is not None}
-    detected = detect(data, **columns)
-    files = {"train": data, "validation": validation_data}
+    columns = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field, "train_split": train_split}
+    columns = _said(columns)
+    source = _said({"name": "files", "train": data, "validation": validation_data, "validation_split": eval_split, **columns})
+    detected = look_at(FilesSource(train=data, **columns))
     lora = {
         "r": lora_r,
         "alpha": lora_alpha,
@@ -95,7 +97,7 @@ def finetune(
         "model": model,
         "merge": merge,
         "data": {
-            "source": {"name": "files", **{role: str(path.absolute()) for role, path in files.items() if path}, **columns},
+            "source": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in source.items()},
             "max_bad_share": max_bad_share,
             "special_tokens": special_tokens,
             "test_share": 0,

@@ -13,6 +13,7 @@ from slmops.data.columns import Columns, choose_layout
 from slmops.data.readers import Record, Table, read_table
 from slmops.data.rows import Row
 from slmops.data.shapes import BadRow, Example, Layout
+from slmops.data.split_syntax import Split
 from slmops.errors import DataError, at
 
 Role = Literal["train", "pool", "validation", "test"]
@@ -61,8 +62,9 @@ def read_rows(
     system_prompt: str | None = None,
     like: Layout | None = None,
     unlabelled: bool = False,
+    split: Split | None = None,
 ) -> FileRows:
-    """Read a data file.
+    """Read a data file, or a part of it.
 
     In a train file ``null`` for an answer makes a row unlabelled, and so does a file in which no row has an answer;
     an empty answer, or a row that lacks the field others have, is a bad row. In validation and test files every row needs an
@@ -75,12 +77,15 @@ def read_rows(
         system_prompt: System turn for conversations that have none of their own.
         like: Layout of the train file.
         unlabelled: Whether no row of the train file has an answer.
+        split: The part; absent: all of it.
 
     Raises:
         DataError: The file cannot be read, its columns cannot be told apart, or no row can be used.
         MissingExtraError: A Parquet file without pyarrow.
     """
     table = read_table(path, columns.names)
+    if split is not None:
+        table = replace(table, records=split.of(table.records, str(path)))
     layout = choose_layout(table, columns, needs_answer=role != "pool", like=like)
     examples = [_example(layout, record, role) for record in table.records]
     has_answers = any(isinstance(example, Example) and example.answer for example in examples)

@@ -17,9 +17,12 @@ from slmops.data.columns import Columns, look_like_labels
 from slmops.data.rowfiles import FileRows, Rejected, Role, describe, read_rows
 from slmops.data.rows import Row
 from slmops.data.shapes import Layout
+from slmops.data.split_syntax import Split, files_in
 from slmops.errors import ConfigError, DataError
 from slmops.files import digest, file_digest
 from slmops.registry import Entry, Registry
+
+_ROLES: tuple[Role, ...] = ("train", "pool", "validation", "test")
 
 __all__ = ["SOURCES", "Detected", "FilesSource", "RawSplits", "Rejected", "Source", "detect", "look_at"]
 
@@ -71,10 +74,13 @@ class FilesSource(BaseModel):
 
     Args:
         train: Rows with answers, without, or both. An answer of ``null`` makes a row unlabelled; so does a file in which no
-            row has an answer.
+            row has an answer. A folder may hold ``train.*``, ``validation.*`` and ``test.*``.
         pool: Questions without answers; answers that stand there are not read.
         validation: Rows with answers, or without where no row of ``train`` has one; made from ``train`` when left out.
         test: The same.
+        train_split: Part of the training file, such as ``train[:4096]`` (:class:`~slmops.data.split_syntax.Split`).
+        validation_split: Part that validates, of its own file or, such as ``train[4096:]``, of the training file.
+        test_split: The same for test rows.
         text_template: Literal text with slots such as ``"{phrase} => {tone}"``; the last slot is the answer's.
         input_field: Column of the question, or several, separated by commas; ``question.stem`` and ``instances.0.input``
             lead into objects and lists. A list of texts is one text, a list of choices (``label``, ``text``) one line each.
@@ -91,6 +97,9 @@ class FilesSource(BaseModel):
     pool: Path | None = None
     validation: Path | None = None
     test: Path | None = None
+    train_split: str | None = None
+    validation_split: str | None = None
+    test_split: str | None = None
     text_template: str | None = None
     input_field: str | None = None
     answer_field: str | None = None
@@ -122,12 +131,15 @@ class FilesSource(BaseModel):
             DataError: A file is missing, of an unknown format, without a usable row, or its columns cannot be told apart.
             MissingExtraError: A Parquet file without pyarrow.
         """
-        train = read_rows(self.train, "train", self.columns(), system_prompt=self.system_prompt)
+        parts = self.parts()
+        path, split = parts["train"]
+        train = read_rows(path, "train", self.columns(), system_prompt=self.system_prompt, split=split)
         files = [train]
 
-        def rows(path: Path | None, role: Role) -> FileRows:
-            if path is None:
+        def rows(role: Role) -> FileRows:
+            if role not in parts:
                 return FileRows(train.table, train.layout, [], [], [])
+            path, split = parts[role]
             files.append(
                 read_rows(
                     path,
@@ -136,18 +148,36 @@ class FilesSource(BaseModel):
                     system_prompt=self.system_prompt,
                     like=train.layout,
                     unlabelled=not train.labelled,
+                    split=split,
                 )
             )
             return files[-1]
 
-        pool, validation, test = rows(self.pool, "pool"), rows(self.validation, "validation"), rows(self.test, "test")
+        pool, validation, test = rows("pool"), rows("validation"), rows("test")
         rejected = [bad for file in files for bad in file.rejected]
         chosen, measured = (file.labelled or file.unlabelled for file in (validation, test))
         return RawSplits(train.labelled, train.unlabelled + pool.unlabelled, chosen, measured, rejected)
 
     def _files(self) -> dict[str, Path]:
-        roles = {"train": self.train, "pool": self.pool, "validation": self.validation, "test": self.test}
-        return {role: path for role, path in roles.items() if path is not None}
+        inside = files_in(self.train) if self.train.is_dir() else {"train": self.train}
+        named = {"pool": self.pool, "validation": self.validation, "test": self.test}
+        return inside | {role: path for role, path in named.items() if path is not None}
+
+    def parts(self) -> dict[Role, tuple[Path, Split | None]]:
+        """The file of each role, and the part of it."""
+        files = self._files()
+        parts: dict[Role, tuple[Path, Split | None]] = {role: (files[role], None) for role in _ROLES if role in files}
+        wanted: dict[Role, str | None] = {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}
+        for role, text in wanted.items():
+            if text is None:
+                continue
+            split = Split.parse(text)
+            if split.name not in files:
+                raise DataError(
+                    f"there is no {split.name} file", where=f"{role}_split {text!r}", fix=f"the files are {', '.join(files)}"
+                )
+            parts[role] = (files[split.name], split)
+        return parts
 
     def columns(self) -> Columns:
         """The columns that the options name."""
@@ -220,8 +250,8 @@ def look_at(source: FilesSource) -> Detected:
     Raises:
         DataError: The file cannot be read, or its columns cannot be told apart.
     """
-    path = source.train
-    table, layout, labelled, unlabelled, rejected = read_rows(path, "train", source.columns())
+    path, split = source.parts()["train"]
+    table, layout, labelled, unlabelled, rejected = read_rows(path, "train", source.columns(), split=split)
     answers = [row.answer or "" for row in labelled]
     is_classification = look_like_labels(answers)
     characters = [sum(len(turn["content"]) for turn in row.messages) for row in (*labelled, *unlabelled)]

@@ -112,3 +112,11 @@ def test_another_models_format_is_said_and_taken_as_text(finetune: Call, tmp_pat
     refused = finetune("--text_template", template, "--special_tokens", "error")
     assert refused.code == 2
     assert "data.special_tokens=text" in refused.err
+
+
+def test_parts_of_the_file_train_and_validate(finetune: Call, tmp_path: Path) -> None:
+    done = finetune("--train_split", "train[:30]", "--eval_split", "train[30:40]", "--max_steps", "1", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["rows"] == 30
+    (data,) = (tmp_path / "out/artifacts").glob("data-*")
+    assert len((data / "validation.jsonl").read_text().splitlines()) == 10
