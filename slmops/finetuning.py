@@ -18,6 +18,7 @@ from slmops.stages.learning import located
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.teaching import ADAPTER, train_model
 from slmops.tasks.base import task_name
+from slmops.training.diagnosis import diagnose
 from slmops.workspace import StageResult, Workspace, link_or_copy, remove_tree
 
 _NEEDED = ("torch", "transformers", "accelerate")
@@ -61,10 +62,10 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
                 "no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from"
             )
         tuned = train_model(context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=lora is not None)
-        return _published(recipe, base, tuned)
+        return _published(recipe, base, prepared, tuned)
 
 
-def _published(recipe: FinetuneRecipe, base: ResolvedModel, tuned: StageResult) -> Finetuned:
+def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResult, tuned: StageResult) -> Finetuned:
     """Put what people look for at the top of the run's folder."""
     root = recipe.output_path
     if recipe.training.lora is None:
@@ -92,6 +93,8 @@ def _published(recipe: FinetuneRecipe, base: ResolvedModel, tuned: StageResult) 
             if name in tuned.facts
         },
     }
+    found = diagnose(tuned.facts["curve"], planned=tuned.facts["planned"], labels=prepared.facts["labels"])
+    facts["diagnosis"] = found.as_dict()
     write_json(root / FINETUNED, facts)
     return Finetuned(root, facts)
 

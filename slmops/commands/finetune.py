@@ -69,6 +69,7 @@ def finetune(
     """Fine-tune a model on rows with answers. It leaves OUTPUT/model and, with an adapter, OUTPUT/adapter."""
     from slmops.data.sources import FilesSource, look_at
     from slmops.finetuning import finetune as train
+    from slmops.training.diagnosis import Diagnosis
 
     columns = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field, "train_split": train_split}
     columns = _said(columns)
@@ -116,6 +117,7 @@ def finetune(
     looks = [point["validation"] for point in facts["curve"] if point["validation"] is not None]
     if looks:
         print(f"loss      {looks[0]:.3f} → {min(looks):.3f} nats a token of the validation rows, after update {facts['kept']}")
+    print(f"result    {Diagnosis(**facts['diagnosis'])}")
     print(f"model     {done.root / 'model'}")
     if recipe.training.lora is not None:
         print(f"adapter   {done.root / 'adapter'}")

@@ -40,13 +40,14 @@ _SINCE = "since_report.json"
 
 @dataclass(frozen=True)
 class Trained:
-    """Facts of a finished run: updates, answer tokens trained on, seconds of this process, loss curve, rows set aside.
+    """Facts of a finished run: updates, made and planned, answer tokens, seconds of this process, loss curve, rows set aside.
 
     ``on_policy`` has those of the student's own samples (:attr:`slmops.training.on_policy.OwnSamples.facts`), where it
     learned from such; ``kept`` is the update whose weights were kept, where that was the one with the lowest validation loss.
     """
 
     steps: int
+    planned: int
     answer_tokens: int
     seconds: float
     curve: list[dict[str, float | None]]
@@ -176,6 +177,7 @@ def train(
     done = int(trainer.state.global_step)
     return Trained(
         steps=done,
+        planned=steps,
         answer_tokens=_answer_tokens(plan[: done * section.gradient_accumulation_steps], encoded, own),
         seconds=round(time.monotonic() - started, 1),
         curve=curve_of(trainer.state),

@@ -61,6 +61,7 @@ def test_lora_leaves_an_adapter_and_a_reference_that_every_command_takes(
     facts = read_json(out / "finetune.json")
     assert (facts["method"], facts["base"], facts["merged"]) == ("lora", str(tiny_model), False)
     assert facts["curve"][-1]["validation"] < facts["curve"][0]["validation"]
+    assert f"result    {facts['diagnosis']['kind']}: " in done.out
     shape = ["--task", "classification", "--text_template", TEMPLATE, "--set", "evaluation.latency_requests=5"]
     done = call("evaluate", out, "--test_data", tmp_path / "train.jsonl", *shape, "-o", tmp_path / "report", "--json")
     assert done.code == 0, done.err
