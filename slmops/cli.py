@@ -13,7 +13,7 @@ from slmops.errors import MissingExtraError, SlmopsError, UsageError, nearest
 
 VERBS = {
     "distill": ("slmops.commands.distill:app", "make a small model from a teacher and your data, one command"),
-    "finetune": ("slmops.commands.finetune:app", "train a model on your rows: all weights, LoRA or DoRA"),
+    "finetune": ("slmops.commands.finetune:app", "train a model on your rows: all weights, LoRA, DoRA or QLoRA"),
     "probe": ("slmops.commands.probe:app", "whether distilling is worth it: a small sample, yes, no or INCONCLUSIVE"),
     "run": ("slmops.commands.run:app", "run or resume a recipe"),
     "search": ("slmops.commands.search:app", "try values of a recipe: random, grid or TPE; several goals; the best recipe"),

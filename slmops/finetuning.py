@@ -52,7 +52,8 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
                 raise MissingExtraError(package, "train")
         base = resolve(recipe.model)
         purpose: Purpose = "training-lora" if lora else "training-full"
-        check_fits(base.parameters, purpose, what=f"the model {base.reference}")
+        weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
+        check_fits(base.parameters, purpose, what=f"the model {base.reference}", bytes_per_parameter=weight_bytes)
         check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
         save_recipe(recipe.output_path / "recipe.yaml", recipe)
         context = DataContext(recipe, workspace)
@@ -101,7 +102,9 @@ def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResul
 
 def _method(recipe: FinetuneRecipe) -> str:
     lora = recipe.training.lora
-    return "full" if lora is None else "dora" if lora.dora else "lora"
+    if lora is None:
+        return "full"
+    return "qlora" if lora.bits is not None else "dora" if lora.dora else "lora"
 
 
 def _name_of(base: ResolvedModel) -> str:

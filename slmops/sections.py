@@ -62,10 +62,19 @@ class LoraSection(Section):
     alpha: int = Field(32, ge=1, description="Scale; the update is multiplied by alpha / r")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input")
     dora: bool = Field(False, description="Train length and direction of the weights apart (DoRA, Liu et al. 2024)")
+    bits: Literal[4, 8] | None = Field(
+        None, description="Hold the frozen weights in so many bits while the adapter is trained (QLoRA, Dettmers et al. 2023)"
+    )
     target_modules: tuple[str, ...] | None = Field(
         None, description="Ends of the names of layers that get an adapter, such as q_proj; absent: all linear ones but the output"
     )
     modules_to_save: tuple[str, ...] = Field((), description="Ends of the names of layers that are trained whole beside it")
+
+    @model_validator(mode="after")
+    def _weights_are_numbers(self) -> LoraSection:
+        if self.bits is not None and (self.dora or self.modules_to_save):
+            raise ValueError("with bits, neither dora nor modules_to_save: both need the frozen weights as numbers")
+        return self
 
 
 class OnPolicySection(Section):

@@ -24,6 +24,7 @@ class Method(StrEnum):
     FULL = "full"
     LORA = "lora"
     DORA = "dora"
+    QLORA = "qlora"
 
 
 @app.command()
@@ -34,7 +35,9 @@ def finetune(
     ],
     data: given.Data,
     output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where everything goes")],
-    method: Annotated[Method, typer.Option(help="full: all weights; lora, dora: an adapter")] = Method.LORA,
+    method: Annotated[
+        Method, typer.Option(help="full: all weights; lora, dora, qlora: an adapter, the last on weights in few bits")
+    ] = Method.LORA,
     task_type: given.TaskType = None,
     text_template: given.TextTemplate = None,
     special_tokens: Annotated[
@@ -58,6 +61,7 @@ def finetune(
     lora_r: Annotated[int | None, typer.Option("--lora_r", min=1, help="Rank")] = None,
     lora_alpha: Annotated[int | None, typer.Option("--lora_alpha", min=1, help="Scale")] = None,
     lora_dropout: Annotated[float | None, typer.Option("--lora_dropout", help="Dropout on the adapter's input")] = None,
+    bits: Annotated[int, typer.Option("--bits", help="Of the frozen weights with qlora: 4 or 8")] = 4,
     target_modules: Annotated[
         str | None, typer.Option("--target_modules", help="Layers with an adapter, separated by commas; left out: all linear ones")
     ] = None,
@@ -81,6 +85,7 @@ def finetune(
         "dropout": lora_dropout,
         "target_modules": target_modules.split(",") if target_modules else None,
         "dora": True if method is Method.DORA else None,
+        "bits": bits if method is Method.QLORA else None,
     }
     training = {
         "lora": None if method is Method.FULL else _said(lora),

@@ -17,7 +17,7 @@ _PROCESS_MB = 600.0  # Python with torch and transformers loaded
 _VOCABULARY = 50_000
 
 
-def memory_needed_mb(parameters: int, purpose: Purpose, *, bytes_per_parameter: int = 4, batch_tokens: int = 2048) -> float:
+def memory_needed_mb(parameters: int, purpose: Purpose, *, bytes_per_parameter: float = 4, batch_tokens: int = 2048) -> float:
     """About how much memory a model needs, in units of 10⁶ bytes.
 
     With P parameters and T tokens in a batch::
@@ -33,7 +33,7 @@ def memory_needed_mb(parameters: int, purpose: Purpose, *, bytes_per_parameter: 
     Args:
         parameters: Number of weights.
         purpose: What the model is loaded for.
-        bytes_per_parameter: 4 for float32 weights, 2 for bfloat16.
+        bytes_per_parameter: 4 for float32 weights, 2 for bfloat16, bits over 8 for packed ones.
         batch_tokens: Tokens that go through the model at once, padding included.
     """
     weights = parameters * bytes_per_parameter / 1e6
@@ -76,7 +76,7 @@ def memory_beside_mb(parameters: int) -> float:
 
 
 def check_fits(
-    parameters: int, purpose: Purpose, *, what: str, bytes_per_parameter: int = 4, batch_tokens: int = 2048, beside: int = 0
+    parameters: int, purpose: Purpose, *, what: str, bytes_per_parameter: float = 4, batch_tokens: int = 2048, beside: int = 0
 ) -> None:
     """Refuse a model that is too big for this machine.
 
@@ -84,7 +84,7 @@ def check_fits(
         parameters: Number of weights.
         purpose: What the model is loaded for.
         what: Name of the model, for the message.
-        bytes_per_parameter: 4 for float32 weights, 2 for bfloat16.
+        bytes_per_parameter: 4 for float32 weights, 2 for bfloat16, bits over 8 for packed ones.
         batch_tokens: Tokens that go through the model at once.
         beside: Weights of a second model that answers meanwhile.
 

@@ -12,6 +12,7 @@ from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError, nearest
 from slmops.models.load import load_model
+from slmops.models.quantized import load_quantized
 from slmops.sections import LoraSection, TrainingSection
 from slmops.signals.distribution import Distribution
 from slmops.signals.tensors import from_batch
@@ -62,13 +63,14 @@ def signals_of(
 
 
 def open_student(base: Path, section: TrainingSection) -> Any:
-    """The model that is trained: in float32, with an adapter or frozen embeddings where the section says so.
+    """The model that is trained: in float32 or frozen in few bits, with an adapter or frozen embeddings as the section says.
 
     Raises:
         ModelError: It cannot be loaded.
         ConfigError: It has no layer of a name that is to get an adapter.
     """
-    model: Any = load_model(base, dtype="float32", attention="eager")
+    bits = section.lora.bits if section.lora is not None else None
+    model: Any = load_quantized(base, bits) if bits is not None else load_model(base, dtype="float32", attention="eager")
     if section.lora is not None:
         model = _with_lora(model, section.lora)
     if section.freeze_embeddings:

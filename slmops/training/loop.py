@@ -18,6 +18,7 @@ from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError
 from slmops.files import read_json, write_json
+from slmops.models.adapter import Adapter, merge_adapter
 from slmops.progress import progress, say
 from slmops.sections import TrainingSection
 from slmops.training.batches import PlannedBatches, only_item, plan_batches, steps_of
@@ -171,8 +172,13 @@ def train(
         load_best(work, model)
     if on_layers is not None:
         on_layers.leave(model)
-    final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
-    final.to(torch.float32).save_pretrained(target)
+    if section.lora is not None and section.lora.bits is not None and not adapter_alone:
+        # Merged into the weights as they were before they were packed.
+        model.save_pretrained(work / "adapter")
+        merge_adapter(Adapter.read(work / "adapter"), base, target)
+    else:
+        final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
+        final.to(torch.float32).save_pretrained(target)
     template.save(target)
     done = int(trainer.state.global_step)
     return Trained(

@@ -121,3 +121,15 @@ def test_parts_of_the_file_train_and_validate(finetune: Call, tmp_path: Path) ->
     assert json.loads(done.out)["rows"] == 30
     (data,) = (tmp_path / "out/artifacts").glob("data-*")
     assert len((data / "validation.jsonl").read_text().splitlines()) == 10
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_qlora_leaves_an_adapter_for_the_whole_weights(finetune: Call, tiny_model: Path, tmp_path: Path, bits: int) -> None:
+    done = finetune("--method", "qlora", "--bits", bits, "--learning_rate", "5e-3")
+    assert done.code == 0, done.err
+    out = tmp_path / "out"
+    facts = read_json(out / "finetune.json")
+    assert facts["method"] == "qlora"
+    assert facts["curve"][-1]["validation"] < facts["curve"][0]["validation"]
+    adapted = PeftModel.from_pretrained(load_model(tiny_model), str(out / "adapter"))
+    torch.testing.assert_close(logits(load_model(resolve(out).path)), logits(adapted), atol=1e-5, rtol=1e-4)

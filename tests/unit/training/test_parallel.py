@@ -188,6 +188,7 @@ def trained(tiny_model: Path, template: Template, folder: Path, **values: Any) -
 ADAPTERS: Mapping[str, LoraSection | None] = {
     "full": None,
     "lora": LoraSection(r=4),
+    "qlora": LoraSection(r=4, bits=4),
     "dora": LoraSection(r=4, dora=True, target_modules=("q_proj", "down_proj"), modules_to_save=("norm",)),
 }
 
