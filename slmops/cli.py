@@ -16,6 +16,7 @@ VERBS = {
     "finetune": ("slmops.commands.finetune:app", "train a model on your rows: all weights, LoRA, DoRA or QLoRA"),
     "probe": ("slmops.commands.probe:app", "whether distilling is worth it: a small sample, yes, no or INCONCLUSIVE"),
     "run": ("slmops.commands.run:app", "run or resume a recipe"),
+    "import": ("slmops.commands.import_:app", "a fine-tuning workflow of Olive's as a recipe"),
     "search": ("slmops.commands.search:app", "try values of a recipe: random, grid or TPE; several goals; the best recipe"),
     "check-data": ("slmops.commands.check_data:app", "look at data: good rows, what is set aside and why, a report"),
     "recipes": ("slmops.commands.recipes:app", "list the recipes that come with the package, or show one"),

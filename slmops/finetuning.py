@@ -13,13 +13,14 @@ from slmops.files import read_json, write_json
 from slmops.models.adapter import ADAPTER_CONFIG
 from slmops.models.fit import Purpose, check_disk, check_fits
 from slmops.models.resolve import FINETUNED, REFERENCE, ResolvedModel, resolve
+from slmops.pipeline import here
 from slmops.stages.context import MODEL, DataContext
 from slmops.stages.learning import located
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.teaching import ADAPTER, train_model
 from slmops.tasks.base import task_name
 from slmops.training.diagnosis import diagnose
-from slmops.workspace import StageResult, Workspace, link_or_copy, remove_tree
+from slmops.workspace import StageResult, Step, Workspace, link_or_copy, remove_tree
 
 _NEEDED = ("torch", "transformers", "accelerate")
 
@@ -62,8 +63,21 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
             raise DataError(
                 "no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from"
             )
-        tuned = train_model(context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=lora is not None)
-        return _published(recipe, base, prepared, tuned)
+        return _published(recipe, base, prepared, _tuned(context, recipe, base, prepared))
+
+
+def plan(recipe: FinetuneRecipe) -> list[Step]:
+    """What :func:`finetune` would do, and why; nothing is written and no model is fetched."""
+    workspace = Workspace(recipe.output_path, planning=True)
+    context, base = DataContext(recipe, workspace), here(recipe.model)
+    prepared = prepare_data(context, located(base))
+    _tuned(context, recipe, base, prepared)
+    return workspace.steps
+
+
+def _tuned(context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None, prepared: StageResult) -> StageResult:
+    alone = recipe.training.lora is not None
+    return train_model(context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=alone)
 
 
 def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResult, tuned: StageResult) -> Finetuned:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from slmops.artifact import Artifact
 from slmops.config import Recipe
 from slmops.files import read_json
+from slmops.progress import duration
 from slmops.teachers.plan import RequestPlan
 from slmops.workspace import Step
+
+if TYPE_CHECKING:
+    from slmops.finetuning import Finetuned
 
 
 def new_app() -> typer.Typer:
@@ -99,3 +103,21 @@ def run_name(output_path: Path) -> str:
         sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in output_path.resolve().name.lower()
     )
     return allowed.strip("._-") or "model"
+
+
+def print_finetuned(done: Finetuned, as_json: bool) -> None:
+    """Print what came of a fine-tuning: where everything lies, and what the loss says."""
+    from slmops.training.diagnosis import Diagnosis
+
+    facts = done.facts
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    print(f"method    {facts['method']} on {facts['base']}")
+    print(f"trained   {facts['rows']:,} rows, {facts['steps']:,} updates, {duration(facts['seconds'])}")
+    looks = [point["validation"] for point in facts["curve"] if point["validation"] is not None]
+    if looks:
+        kept = f", after update {facts['kept']}" if facts.get("kept") else ""
+        print(f"loss      {looks[0]:.3f} → {min(looks):.3f} nats a token of the validation rows{kept}")
+    print(f"result    {Diagnosis(**facts['diagnosis'])}")
+    print("\n".join(f"{name:<9} {done.root / name}" for name in ("model", "adapter") if (done.root / name).is_dir()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from slmops.commands import options as given
-from slmops.commands.common import new_app, run_name
+from slmops.commands.common import new_app, print_finetuned, run_name
 from slmops.config import FinetuneRecipe, build
-from slmops.progress import duration, say
+from slmops.progress import say
 from slmops.values import with_overrides
 
 app = new_app()
@@ -73,7 +72,6 @@ def finetune(
     """Fine-tune a model on rows with answers. It leaves OUTPUT/model and, with an adapter, OUTPUT/adapter."""
     from slmops.data.sources import FilesSource, look_at
     from slmops.finetuning import finetune as train
-    from slmops.training.diagnosis import Diagnosis
 
     columns = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field, "train_split": train_split}
     columns = _said(columns)
@@ -112,20 +110,7 @@ def finetune(
     }
     recipe = build(FinetuneRecipe, with_overrides(values, overrides or []), where="finetune")
     say(detected.describe())
-    done = train(recipe)
-    if as_json:
-        print(json.dumps(done.facts, ensure_ascii=False))
-        return
-    facts = done.facts
-    print(f"method    {facts['method']} on {facts['base']}")
-    print(f"trained   {facts['rows']:,} rows, {facts['steps']:,} updates, {duration(facts['seconds'])}")
-    looks = [point["validation"] for point in facts["curve"] if point["validation"] is not None]
-    if looks:
-        print(f"loss      {looks[0]:.3f} → {min(looks):.3f} nats a token of the validation rows, after update {facts['kept']}")
-    print(f"result    {Diagnosis(**facts['diagnosis'])}")
-    print(f"model     {done.root / 'model'}")
-    if recipe.training.lora is not None:
-        print(f"adapter   {done.root / 'adapter'}")
+    print_finetuned(train(recipe), as_json)
 
 
 def _said(values: dict[str, Any]) -> dict[str, Any]:
