@@ -70,7 +70,7 @@ def test_every_verb_has_help(call: Call, verb: str) -> None:
         (["run", "support-rooting", "--plan"], "no recipe 'support-rooting'", "did you mean 'support-routing'?"),
         (["run", "support-routing", "training.epoch=1", "--plan"], "training.epoch: unknown key", "did you mean 'epochs'?"),
         (["run", "support-routing", "epochs", "--plan"], "'epochs' is not key=value", "write for example"),
-        (["run"], "Missing argument", "slmops run -h"),
+        (["run"], "name one recipe", "slmops run RECIPE"),
         (["serve", "/nowhere/at/all"], "/nowhere/at/all: there is no such folder", "point to the folder"),
         (["ask", "/nowhere/at/all", "hello"], "/nowhere/at/all: there is no such folder", "point to the folder"),
     ],
