@@ -73,7 +73,7 @@ SETS = {
     ),
     "conversation": Experiment(
         "conversation",
-        _real(RealSet("conversation", "conversation_tm4/tm4_chat.jsonl", None, 900)),
+        _real(RealSet("conversation", "conversation_tm4/tm4_chat.jsonl", None, 600)),
         ("answers.max_new_tokens=32",),
     ),
 }
