@@ -33,7 +33,7 @@ from slmops.training.on_policy import OwnSamples, Scorer, Updates
 from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
 from slmops.training.parallel import DataParallel
 from slmops.training.projection import Projection
-from slmops.training.watching import Watch, Watcher, curve_of, lowest_of
+from slmops.training.watching import Watch, Watcher, curve_of, looked_at, lowest_of
 
 _SINCE = "since_report.json"
 """The sum of the losses since the last report, and the update of that."""
@@ -85,7 +85,7 @@ def train(
         work: Folder for checkpoints; removed by the caller when the stage completed.
         template: Renders and masks rows.
         rows: Training rows, all with answers.
-        validation: Rows for the validation loss, all with answers.
+        validation: Rows for the validation loss, all with answers; of many an even part is looked at.
         section: Objectives and hyperparameters.
         seed: Of batches, dropout and new weights.
         what: Name of the run, for progress.
@@ -135,7 +135,7 @@ def train(
     )
     if pairs is not None:
         batches = WithPairs(batches, plan, pairs, section.gradient_accumulation_steps, pad_id)
-    checked = [template.encode(row) for row in validation]
+    checked = [template.encode(row) for row in looked_at(validation, steps, section)]
     checkpoint = newest_checkpoint(work)
     if own is not None and checkpoint is not None:
         own.load(checkpoint)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from slmops.data.rows import Row
 from slmops.data.templates import Encoded
 from slmops.errors import TrainingError
 from slmops.progress import Advance, say
@@ -26,6 +27,9 @@ CURVE_POINTS = 8
 """Times that a training looks at its validation loss."""
 
 _VALIDATION_BATCH = 32
+
+_FEWEST = 32
+"""Validation rows that are always looked at, where there are so many."""
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class without types to mypy
@@ -95,6 +99,21 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
                 total += float(losses.sum())
                 count += losses.numel()
         return total / count
+
+
+def looked_at(rows: Sequence[Row], updates: int, section: TrainingSection) -> list[Row]:
+    """The validation rows of every look, evenly spread: at most half as many as are trained on from one look to the next.
+
+    A look is a forward pass, a third of a training's, so all looks together take a sixth of its time at most.
+
+    Args:
+        rows: All validation rows.
+        updates: Of the run.
+        section: Hyperparameters.
+    """
+    between = max(1, updates // CURVE_POINTS) * section.batch_size * section.gradient_accumulation_steps
+    most = max(_FEWEST, between // 2)
+    return list(rows) if len(rows) <= most else [rows[place * len(rows) // most] for place in range(most)]
 
 
 def curve_of(state: TrainerState) -> list[dict[str, float | None]]:

@@ -24,6 +24,7 @@ from slmops.training import loop
 from slmops.training.batches import collate
 from slmops.training.forward import answers_of
 from slmops.training.loop import Trained, train
+from slmops.training.watching import looked_at
 
 LABELS = ("delivery", "refund of the money", "account")
 ROWS = [Row.of(f"question {number}" + " please" * (number % 4), LABELS[number % 3], f"rows.csv:{number}") for number in range(8)]
@@ -273,6 +274,15 @@ def test_who_watches_is_told_the_validation_losses_and_may_end_it(run: Train, tm
     with pytest.raises(KeyboardInterrupt):
         run("ended", max_steps=16, validation=ROWS[:3], watch=end)
     assert not (tmp_path / "ended").exists()
+
+
+def test_of_many_validation_rows_an_even_part_is_looked_at() -> None:
+    many = [Row.of(f"question {number}", "delivery") for number in range(1000)]
+    section = TrainingSection(batch_size=16)
+    assert looked_at(many[:32], 1, section) == many[:32]
+    assert looked_at(many, 80, section) == [many[number * 1000 // 80] for number in range(80)]  # half of 10 updates of 16 rows
+    assert len(looked_at(many, 1, section)) == 32
+    assert looked_at(many, 10_000, section) == many
 
 
 # Answers that no training row has: what helps on these soon harms here.
