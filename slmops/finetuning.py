@@ -20,7 +20,7 @@ from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.teaching import ADAPTER, train_model
 from slmops.tasks.base import task_name
 from slmops.training.diagnosis import diagnose
-from slmops.workspace import StageResult, Step, Workspace, link_or_copy, remove_tree
+from slmops.workspace import StageResult, Step, Workspace, remove_tree, replace_folder
 
 _NEEDED = ("torch", "transformers", "accelerate")
 
@@ -84,16 +84,16 @@ def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResul
     """Put what people look for at the top of the run's folder."""
     root = recipe.output_path
     if recipe.training.lora is None:
-        _replace(root / MODEL, tuned.path / MODEL)
+        replace_folder(root / MODEL, tuned.path / MODEL)
     else:
-        _replace(root / ADAPTER, tuned.path / ADAPTER)
+        replace_folder(root / ADAPTER, tuned.path / ADAPTER)
         # PEFT notes where the base lay; what it was called is good on other machines too.
         named = root / ADAPTER / ADAPTER_CONFIG
         config = read_json(named)
         named.unlink()
         write_json(named, config | {"base_model_name_or_path": _name_of(base)})
         if recipe.merge:
-            _replace(root / MODEL, resolve(root / ADAPTER).path)
+            replace_folder(root / MODEL, resolve(root / ADAPTER).path)
         else:
             remove_tree(root / MODEL)
             write_json(root / MODEL / REFERENCE, {"base": _name_of(base), "adapter": f"../{ADAPTER}"})
@@ -125,13 +125,3 @@ def _name_of(base: ResolvedModel) -> str:
     """What a model is called from any folder: a path is made absolute."""
     is_named = base.source.startswith(("hub ", "wheel "))
     return base.reference if is_named else str(Path(base.reference).expanduser().resolve())
-
-
-def _replace(target: Path, source: Path) -> None:
-    fresh = target.with_name(f".{target.name}.new")
-    remove_tree(fresh)
-    for file in source.iterdir():
-        if file.is_file():
-            link_or_copy(file, fresh / file.name)
-    remove_tree(target)
-    fresh.rename(target)

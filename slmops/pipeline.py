@@ -37,7 +37,7 @@ from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.reporting import write_report
 from slmops.stages.rows import AS_PACKAGED
 from slmops.teachers.spec import spec_of
-from slmops.workspace import StageResult, Step, Undecided, Workspace, link_or_copy, remove_tree
+from slmops.workspace import StageResult, Step, Undecided, Workspace, remove_tree, replace_folder
 
 PACKAGE = "package"
 
@@ -219,11 +219,6 @@ def _publish(context: Context, report: StageResult, chosen: Candidate | None) ->
         remove_tree(target)
         return
     if not (target.is_dir() and marker.is_file() and marker.read_text(encoding="utf-8") == chosen.bundle.id):
-        fresh = root / f".{PACKAGE}.new"
-        remove_tree(fresh)
-        for file in (chosen.bundle.path / MODEL).iterdir():
-            link_or_copy(file, fresh / file.name)
-        remove_tree(target)
-        fresh.rename(target)
+        replace_folder(target, chosen.bundle.path / MODEL)
         write_text(marker, chosen.bundle.id)
     write_text(target / MODEL_CARD, (report.path / MODEL_CARD).read_text(encoding="utf-8"))

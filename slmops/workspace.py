@@ -223,3 +223,13 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def replace_folder(target: Path, source: Path) -> None:
+    """Put the files of a folder in the place of another, linked where they can be."""
+    fresh = target.with_name(f".{target.name}.new")
+    remove_tree(fresh)
+    for file in source.iterdir():
+        link_or_copy(file, fresh / file.name)
+    remove_tree(target)
+    fresh.rename(target)

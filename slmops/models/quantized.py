@@ -98,11 +98,11 @@ def unpack(packed: torch.Tensor, scales: torch.Tensor, width: int, bits: int, dt
     return (parts.view(rows, -1, GROUP) * scales.to(dtype).unsqueeze(-1)).view(rows, -1)[:, :width]
 
 
-def load_quantized(path: Path, bits: int, *, attention: str = "eager") -> PreTrainedModel:
+def load_quantized(path: Path, bits: int) -> PreTrainedModel:
     """The model of a folder with all linear layers but the output in few bits; the rest is float32 and frozen too.
 
     Raises:
-        ModelError: A tensor is missing, or belongs to no layer.
+        ModelError: A tensor is missing.
     """
     quiet_transformers()
     from accelerate import init_empty_weights
@@ -111,7 +111,7 @@ def load_quantized(path: Path, bits: int, *, attention: str = "eager") -> PreTra
 
     config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
     head = model.get_output_embeddings()
     wanted = {f"{name}.weight": name for name, one in model.named_modules() if type(one) is torch.nn.Linear and one is not head}
     for file in weight_files(path):
@@ -135,14 +135,8 @@ def _place(model: PreTrainedModel, name: str, tensor: torch.Tensor, wanted: dict
         return  # such as an output layer that is the embedding
     if name in wanted:
         above, _, last = owner.rpartition(".")
-        bias = module.bias if isinstance(module.bias, torch.Tensor) and not module.bias.is_meta else None
-        setattr(model.get_submodule(above), last, _with_bias(QuantizedLinear(tensor, bias, bits), module))
+        layer = QuantizedLinear(tensor, None, bits)
+        layer.bias = module.bias  # read before it, or still to be read into its place
+        setattr(model.get_submodule(above), last, layer)
     elif isinstance(getattr(module, field, None), torch.nn.Parameter):
         setattr(module, field, torch.nn.Parameter(tensor.float(), requires_grad=False))
-
-
-def _with_bias(layer: QuantizedLinear, before: torch.nn.Module) -> QuantizedLinear:
-    """A layer whose bias is still to be read keeps the place for it."""
-    if layer.bias is None and isinstance(before.bias, torch.nn.Parameter):
-        layer.bias = before.bias
-    return layer
