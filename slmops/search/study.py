@@ -35,6 +35,8 @@ _WAIT_SECONDS = 120
 _STARTUP_TRIALS = 6
 _PRUNED_FROM = 4
 """Trials that were trained to their end before the first one is pruned."""
+_FEWEST = 10
+"""Complete trials from which on shares of importance are given: with eight they named next to nothing for what decided."""
 _EIGHTHS = 8
 _STATES = {TrialState.FAIL: "failed", TrialState.PRUNED: "pruned", TrialState.COMPLETE: "complete"}
 _CURVE, _OUTCOME = "curve", "outcome"
@@ -117,7 +119,7 @@ class Study:
         """How much of the first goal's differences each value explains (PED-ANOVA), as shares; ``None`` where too few are done."""
         complete = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         varied = [path for path in self.search.space if len({str(trial.params[path]) for trial in complete}) > 1]
-        if len(varied) < 2 or len(complete) < 2 * len(varied) or len({trial.values[0] for trial in complete}) < 2:
+        if len(varied) < 2 or len(complete) < max(_FEWEST, 2 * len(varied)) or len({trial.values[0] for trial in complete}) < 2:
             return None
         # It asks what brings a target down, and warns whenever there are goals to be raised.
         sign = 1 if goal_direction(self.goals[0]) == "minimize" else -1
