@@ -195,7 +195,9 @@ def train(
         merge_adapter(Adapter.read(work / "adapter"), base, target)
     else:
         final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
-        final.to(torch.float32).save_pretrained(target)
+        # An adapter has the new tokens' rows by themselves; PEFT would write the whole embedding beside them.
+        rows_alone = {"save_embedding_layers": False} if adapter_alone and template.added else {}
+        final.to(torch.float32).save_pretrained(target, **rows_alone)
     template.save(target)
     done = int(trainer.state.global_step)
     return Trained(
