@@ -17,9 +17,7 @@ from slmops.models.adapter import Adapter, merge_adapter
 from slmops.models.load import load_model, load_tokenizer
 from slmops.models.widening import token_rows, widen
 from slmops.sections import LoraSection, TrainingSection
-from slmops.training import parallel
 from slmops.training.loop import train
-from tests.unit.training.test_parallel import two_threads as two_threads
 
 FORMAT = "<|start_header_id|>user<|end_header_id|>{text}<|eot_id|>{label}"
 MARKS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
@@ -61,7 +59,7 @@ def test_the_layers_whose_rows_are_trained() -> None:
     assert token_rows(small(tied=True), []) == {}
 
 
-@pytest.fixture(params=[True, False], ids=["tied", "untied"])
+@pytest.fixture
 def base(request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path) -> Path:
     if request.param:
         return tiny_model
@@ -103,12 +101,15 @@ def test_a_template_adds_its_tokens_once(tiny_model: Path, tmp_path: Path) -> No
     assert choose_template(load_tokenizer(tiny_model), "own", FORMAT).added == ()
 
 
-@pytest.mark.parametrize("lora", [LoraSection(r=2), LoraSection(r=2, bits=4)], ids=["lora", "qlora"])
+@pytest.mark.parametrize(
+    ("base", "lora"),
+    [(True, LoraSection(r=2)), (False, LoraSection(r=2, bits=4))],
+    ids=["tied-lora", "untied-qlora"],
+    indirect=["base"],
+)
 def test_new_rows_are_trained_beside_an_adapter_and_merged(
-    base: Path, tmp_path: Path, lora: LoraSection, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    base: Path, tmp_path: Path, lora: LoraSection, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With two threads, which have twins of the model, where the adapter draws nothing."""
-    monkeypatch.setattr(parallel, "_FEWEST_TOKENS", 1)
     trained(base, tmp_path / "adapter", lora)
     assert "made all at once" not in capsys.readouterr().err  # the model's parts were found
     merge_adapter(Adapter.read(tmp_path / "adapter"), base, tmp_path / "merged")
