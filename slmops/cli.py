@@ -57,6 +57,7 @@ _EXTRAS = {
     "phonenumbers": "privacy",
     "lm_eval": "benchmarks",
     "optuna": "search",
+    "tensorboard": "tensorboard",
 }
 
 

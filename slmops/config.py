@@ -82,6 +82,12 @@ class Recipe(BaseRecipe):
         return self
 
     @model_validator(mode="after")
+    def _one_vocabulary(self) -> Recipe:
+        if self.data.special_tokens == "add":
+            raise ValueError("data.special_tokens: add is for fine-tuning; teacher and student would differ in their tokens")
+        return self
+
+    @model_validator(mode="after")
     def _sampled_at_one_temperature(self) -> Recipe:
         softened = [str(spec.get("name")) for spec in self.training.objectives if spec.get("kd_temperature", 1) != 1]
         if self.signals.form == "sampled" and softened:
@@ -118,6 +124,7 @@ class FinetuneRecipe(BaseRecipe):
     model: str = Field(description="What is trained: catalogue name, folder, adapter, .gguf file or hub id")
     training: FinetuneTraining = FinetuneTraining()
     merge: bool = Field(False, description="Write the weights with the adapter merged into them too")
+    trust_remote_code: bool = Field(False, description="Run Python code that lies in the model's folder, where it needs such")
 
     @model_validator(mode="after")
     def _nobody_teaches(self) -> FinetuneRecipe:
@@ -125,6 +132,10 @@ class FinetuneRecipe(BaseRecipe):
             raise ValueError("training.on_policy needs a teacher, and fine-tuning has none")
         if self.merge and self.training.lora is None:
             raise ValueError("merge is about an adapter, and without training.lora none is trained")
+        if self.data.special_tokens == "add" and self.training.freeze_embeddings:
+            raise ValueError(
+                "data.special_tokens: add gives the model new embeddings to train, and training.freeze_embeddings none"
+            )
         return self
 
     @property

@@ -54,12 +54,13 @@ class ResourceError(SlmopsError):
 
 
 class MissingExtraError(SlmopsError):
-    """An optional dependency is not installed; names the pip extra that brings it, and what does without it."""
+    """An optional dependency is not installed; names the pip extra that brings it, if one does, and what does without it."""
 
-    def __init__(self, package: str, extra: str, *, without: str | None = None) -> None:
+    def __init__(self, package: str, extra: str | None, *, without: str | None = None) -> None:
+        what = f"'slmops[{extra}]'" if extra else package
         super().__init__(
             f"the package {package!r} is not installed",
-            fix=f"pip install 'slmops[{extra}]'" + (f", or do without: {without}" if without else ""),
+            fix=f"pip install {what}" + (f", or do without: {without}" if without else ""),
         )
 
 

@@ -12,6 +12,7 @@ from slmops.errors import DataError, MissingExtraError
 from slmops.files import read_json, write_json
 from slmops.models.adapter import ADAPTER_CONFIG
 from slmops.models.fit import Purpose, check_disk, check_fits
+from slmops.models.load import remote_code
 from slmops.models.resolve import FINETUNED, REFERENCE, ResolvedModel, resolve
 from slmops.pipeline import here
 from slmops.stages.context import MODEL, DataContext
@@ -45,12 +46,16 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
         SlmopsError: Something in the recipe, the data or the machine stops it; the message says what to do.
     """
     workspace = Workspace(recipe.output_path)
-    with workspace.lock():
+    with workspace.lock(), remote_code(recipe.trust_remote_code):
         task_name(recipe.task_type)
         lora = recipe.training.lora
         for package in (*_NEEDED, *(("peft",) if lora else ())):
             if find_spec(package) is None:
                 raise MissingExtraError(package, "train")
+        if recipe.training.report_to:
+            from slmops.training.reports import check_names
+
+            check_names(recipe.training.report_to)
         base = resolve(recipe.model)
         purpose: Purpose = "training-lora" if lora else "training-full"
         weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
@@ -69,9 +74,10 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
 def plan(recipe: FinetuneRecipe) -> list[Step]:
     """What :func:`finetune` would do, and why; nothing is written and no model is fetched."""
     workspace = Workspace(recipe.output_path, planning=True)
-    context, base = DataContext(recipe, workspace), here(recipe.model)
-    prepared = prepare_data(context, located(base))
-    _tuned(context, recipe, base, prepared)
+    with remote_code(recipe.trust_remote_code):
+        context, base = DataContext(recipe, workspace), here(recipe.model)
+        prepared = prepare_data(context, located(base))
+        _tuned(context, recipe, base, prepared)
     return workspace.steps
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from slmops.errors import ConfigError
+from slmops.sections import TrainingSection
 
 _MODELS = ("hfmodel", "pytorchmodel")
 _PASSES: dict[str, dict[str, Any]] = {"lora": {}, "qlora": {"bits": 4}, "dora": {"dora": True}}
@@ -24,16 +25,21 @@ _TRAINING = {
     "weight_decay": "weight_decay",
     "max_grad_norm": "max_grad_norm",
     "warmup_ratio": "warmup_share",
+    "warmup_steps": "warmup_steps",
+    "per_device_eval_batch_size": "eval_batch_size",
+    "logging_steps": "logging_steps",
+    "eval_steps": "eval_steps",
+    "save_steps": "save_steps",
+    "save_total_limit": "save_total_limit",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "report_to": "report_to",
+    "logging_dir": "logging_dir",
 }
+_SCHEDULES = get_args(TrainingSection.model_fields["lr_scheduler_type"].annotation)
+_SHARES = ("logging_steps", "eval_steps", "save_steps")
 _SAME = {
     "dataloader_num_workers": "batches are made beforehand, without further processes",
-    "per_device_eval_batch_size": "it is chosen here",
     "remove_unused_columns": "columns are named by the template",
-    "logging_steps": "the loss is reported eight times a run",
-    "eval_steps": "the validation loss is looked at eight times a run",
-    "save_steps": "checkpoints are made by the clock (training.checkpoint_seconds)",
-    "gradient_checkpointing": "activations of small models are kept",
-    "report_to": "the curve is in finetune.json",
 }
 
 
@@ -185,7 +191,11 @@ def _training(options: dict[str, Any], notes: list[str]) -> tuple[dict[str, Any]
         if options.get(key):
             lora[key] = list(options.pop(key))
     arguments = {**options, **arguments}
-    training = {_TRAINING[key]: arguments.pop(key) for key in list(arguments) if key in _TRAINING}
+    shares = [key for key in _SHARES if isinstance(arguments.get(key), float) and arguments[key] < 1]
+    notes += [f"{key} {arguments.pop(key)}: not carried over; a number of updates is" for key in shares]
+    training = {_TRAINING[key]: arguments.pop(key) for key in list(arguments) if key in _TRAINING and arguments[key] is not None}
+    if arguments.get("lr_scheduler_type") in _SCHEDULES:
+        training["lr_scheduler_type"] = arguments.pop("lr_scheduler_type")
     training |= _precision(arguments, notes)
     notes += _otherwise(arguments)
     return training, lora
@@ -201,8 +211,6 @@ def _otherwise(arguments: Mapping[str, Any]) -> Iterable[str]:
     for key, value in arguments.items():
         if key == "optim" and str(value).startswith(("adamw", "paged_adamw")):
             yield f"optim {value}: AdamW"
-        elif key == "lr_scheduler_type" and value == "cosine":
-            continue
         elif key == "lr_scheduler_type":
             yield f"lr_scheduler_type {value}: cosine"
         elif key in _SAME:

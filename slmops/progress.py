@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,32 @@ Advance = Callable[[int], None]
 Note = Callable[[], str]
 
 
-def say(text: str) -> None:
-    """Print one line to standard error, which leaves standard output to results."""
-    print(text, file=sys.stderr, flush=True)
+def say(text: str, level: int = logging.INFO) -> None:
+    """Print one line to standard error, which leaves standard output to results.
+
+    Args:
+        text: The line.
+        level: Its weight, as in ``logging``; below :func:`least_level` it is not printed.
+    """
+    if level >= least_level():
+        print(text, file=sys.stderr, flush=True)
+
+
+def least_level() -> int:
+    """The level from which on something is said: that of the logger ``slmops``, where it has one, else ``INFO``."""
+    return logging.getLogger("slmops").level or logging.INFO
+
+
+@contextmanager
+def speaking(level: int) -> Iterator[None]:
+    """While it lasts, what is of less weight than a level of ``logging`` is not said."""
+    logger = logging.getLogger("slmops")
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def duration(seconds: float) -> str:
@@ -39,6 +63,9 @@ def progress(what: str, total: int, unit: str, *, done: int = 0, note: Note | No
         done: Units that an earlier, interrupted run already finished; they do not count for the rate.
         note: Says more of the state of the work, such as what it has cost.
     """
+    if least_level() > logging.INFO:
+        yield lambda units: None
+        return
     show = _bar if sys.stderr.isatty() else _lines
     with show(what, total, unit, done, note) as advance:
         yield advance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -49,8 +50,10 @@ class DataSection(Section):
     test_share: float = Field(
         0.2, ge=0, lt=1, description="Share of the labelled rows held out where no test file is given; 0 where nothing is measured"
     )
-    special_tokens: Literal["error", "text"] = Field(
-        "error", description="Tokens of another model's format in a text_template: error, or text, which takes them as plain text"
+    special_tokens: Literal["error", "text", "add"] = Field(
+        "error",
+        description="Tokens of another model's format in a text_template: error, text, which takes them as plain text, or add, "
+        "which makes them tokens of the model that is fine-tuned",
     )
     quality: QualitySection = QualitySection()
 
@@ -105,7 +108,11 @@ class TrainingSection(Section):
     max_steps: int | None = Field(None, ge=1, description="Optimizer updates; takes the place of epochs")
     batch_size: int = Field(16, ge=1, description="Rows a forward pass")
     gradient_accumulation_steps: int = Field(1, ge=1, description="Forward passes an optimizer update")
+    lr_scheduler_type: Literal[
+        "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+    ] = Field("cosine", description="How the learning rate falls from its peak, by transformers' names")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the updates in which the learning rate rises")
+    warmup_steps: int | None = Field(None, ge=0, description="Updates in which it rises; takes the place of warmup_share")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm")
     freeze_embeddings: bool = Field(False, description="Leave the embedding matrix as it is")
@@ -113,7 +120,13 @@ class TrainingSection(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Autocast type; auto: bfloat16 where the processor has it"
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Compute the activations of each layer again for its gradient instead of keeping them: less memory, more time",
+    )
     checkpoint_seconds: float = Field(60, ge=0, description="Time between checkpoints")
+    save_steps: int | None = Field(None, ge=1, description="Updates between checkpoints; takes the place of checkpoint_seconds")
+    save_total_limit: int = Field(2, ge=1, description="Newest checkpoints that are kept while it runs; none is when it is done")
     keep: Literal["last", "best"] = Field(
         "last", description="Weights that are saved: those after the last update, or those with the lowest validation loss"
     )
@@ -122,9 +135,28 @@ class TrainingSection(Section):
         ge=1,
         description="Looks at the validation loss (there are eight a run) without a new lowest after which it stops; absent: never",
     )
+    eval_steps: int | None = Field(
+        None, ge=1, description="Updates between looks at the validation loss; absent: eight looks a run"
+    )
+    eval_batch_size: int = Field(32, ge=1, description="Rows a forward pass of such a look")
+    logging_steps: int | None = Field(
+        None, ge=1, description="Updates between lines of progress and reports; absent: reports at each look, and no lines"
+    )
+    report_to: tuple[str, ...] = Field(
+        (), description="What is told of the training on its way: tensorboard, wandb, mlflow, …, all; nothing by default"
+    )
+    logging_dir: Path | None = Field(None, description="Folder of TensorBoard's files; absent: logs in the run's folder")
     on_policy: OnPolicySection | None = Field(
         None, description="Learn from the student's own samples too, scored by the teacher; absent: from the answers alone"
     )
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _as_people_write_names(cls, names: Any) -> Any:
+        """One name, several with commas, a list of such; none is nobody."""
+        listed = [names] if isinstance(names, str) else [] if names is None else names
+        split = [one.strip() for name in listed for one in str(name).split(",")]
+        return tuple(dict.fromkeys(name for name in split if name and name != "none"))
 
     @field_validator("on_policy")
     @classmethod

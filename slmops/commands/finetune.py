@@ -9,12 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from slmops.commands import options as given
+from slmops.commands import training_flags as flags
 from slmops.commands.common import new_app, print_finetuned, run_name
 from slmops.config import FinetuneRecipe, build
-from slmops.progress import say
+from slmops.progress import say, speaking
 from slmops.values import with_overrides
 
 app = new_app()
+_NEEDED = {
+    "--model_name_or_path": "a name such as smollm2-135m-instruct, a model's folder, an adapter, a .gguf file or a hub id",
+    "--data_name": "a file with training rows (JSONL, JSON, CSV, TSV, Parquet) or a folder with train.* and validation.*",
+    "--output_path": "the folder that model and adapter are written to",
+}
 
 
 class Method(StrEnum):
@@ -26,21 +32,25 @@ class Method(StrEnum):
     QLORA = "qlora"
 
 
-@app.command()
+@app.command(cls=flags.WithTruthValues)
 def finetune(
+    context: typer.Context,
     model: Annotated[
-        str,
+        str | None,
         typer.Option("--model_name_or_path", "--model", "-m", help="Catalogue name, folder, adapter, .gguf file or hub id"),
-    ],
-    data: given.Data,
-    output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where everything goes")],
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data_name", "--data", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")
+    ] = None,
+    output_path: Annotated[Path | None, typer.Option("--output_path", "-o", help="Where everything goes")] = None,
     method: Annotated[
         Method, typer.Option(help="full: all weights; lora, dora, qlora: an adapter, the last on weights in few bits")
     ] = Method.LORA,
     task_type: given.TaskType = None,
     text_template: given.TextTemplate = None,
     special_tokens: Annotated[
-        str, typer.Option("--special_tokens", help="Another model's tokens in the template: text takes them as such, or error")
+        str,
+        typer.Option("--special_tokens", help="Another model's tokens in the template: text takes them as such, add, or error"),
     ] = "text",
     input_field: given.InputField = None,
     answer_field: given.AnswerField = None,
@@ -65,11 +75,35 @@ def finetune(
         str | None, typer.Option("--target_modules", help="Layers with an adapter, separated by commas; left out: all linear ones")
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Write the merged weights too")] = False,
+    trust_remote_code: flags.TrustRemoteCode = False,
+    max_length: flags.MaxLength = None,
+    scheduler: flags.Scheduler = None,
+    warmup_ratio: flags.WarmupRatio = None,
+    warmup_steps: flags.WarmupSteps = None,
+    weight_decay: flags.WeightDecay = None,
+    max_grad_norm: flags.MaxGradNorm = None,
+    gradient_checkpointing: flags.GradientCheckpointing = None,
+    fp16: flags.Fp16 = None,
+    bf16: flags.Bf16 = None,
+    group_by_length: flags.GroupByLength = None,
+    eval_batch_size: flags.EvalBatchSize = None,
+    eval_steps: flags.EvalSteps = None,
+    save_steps: flags.SaveSteps = None,
+    save_total_limit: flags.SaveTotalLimit = None,
+    logging_steps: flags.LoggingSteps = None,
+    logging_dir: flags.LoggingDir = None,
+    report_to: flags.ReportTo = None,
+    log_level: flags.LogLevel = None,
     seed: given.Seed = 0,
     as_json: given.AsJson = False,
     overrides: given.Overrides = None,
 ) -> None:
     """Fine-tune a model on rows with answers. It leaves OUTPUT/model and, with an adapter, OUTPUT/adapter."""
+    context.with_resource(speaking(flags.level_of(log_level)))
+    flags.require(dict(zip(_NEEDED, (model, data, output_path), strict=True)), _NEEDED)
+    assert model is not None
+    assert data is not None
+    assert output_path is not None
     from slmops.data.sources import FilesSource, look_at
     from slmops.finetuning import finetune as train
 
@@ -85,6 +119,7 @@ def finetune(
         "dora": True if method is Method.DORA else None,
         "bits": bits if method is Method.QLORA else None,
     }
+    flags.note_mapped(group_by_length=group_by_length, logging_dir=logging_dir, report_to=report_to)
     training = {
         "lora": None if method is Method.FULL else _said(lora),
         "max_steps": max_steps,
@@ -92,6 +127,21 @@ def finetune(
         "learning_rate": learning_rate,
         "batch_size": batch_size,
         "gradient_accumulation_steps": accumulation,
+        "max_length": max_length,
+        "lr_scheduler_type": scheduler,
+        "warmup_share": warmup_ratio,
+        "warmup_steps": warmup_steps,
+        "weight_decay": weight_decay,
+        "max_grad_norm": max_grad_norm,
+        "gradient_checkpointing": gradient_checkpointing,
+        "precision": flags.precision_of(fp16, bf16),
+        "eval_batch_size": eval_batch_size,
+        "eval_steps": eval_steps,
+        "save_steps": save_steps,
+        "save_total_limit": save_total_limit,
+        "logging_steps": logging_steps,
+        "logging_dir": str(logging_dir.absolute()) if logging_dir is not None else None,
+        "report_to": report_to,
     }
     values: dict[str, Any] = {
         "name": run_name(output_path),
@@ -100,6 +150,7 @@ def finetune(
         "seed": seed,
         "model": model,
         "merge": merge,
+        "trust_remote_code": trust_remote_code,
         "data": {
             "source": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in source.items()},
             "max_bad_share": max_bad_share,

@@ -61,6 +61,8 @@ class Template:
 
     tokenizer: PreTrainedTokenizerBase
     chat: ChatTemplate
+    added: tuple[int, ...] = ()
+    """Ids of tokens that the tokenizer was given for this template and the model has no rows for yet."""
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:
@@ -106,7 +108,9 @@ class Template:
         self.tokenizer.save_pretrained(folder)
 
 
-def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str, text_template: str | None = None) -> Template:
+def choose_template(
+    tokenizer: PreTrainedTokenizerBase, choice: str, text_template: str | None = None, *, add_tokens: bool = False
+) -> Template:
     """The template that a recipe chose.
 
     Args:
@@ -114,6 +118,7 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str, text_templa
         choice: ``own`` (the tokenizer's, else a plain one), ``compact`` (its ChatML tokens without the system message
             that some templates add by themselves), ``plain`` or the path of a ``.jinja`` file.
         text_template: Literal text with slots; where given it takes the place of the chat template.
+        add_tokens: Make what the text template marks turns with tokens of the tokenizer, where they are not yet.
 
     Raises:
         ConfigError: The tokenizer has no end token or lacks the tokens of ``compact``; no such file.
@@ -122,7 +127,10 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str, text_templa
         raise ConfigError("the tokenizer has no end-of-sequence token", fix="set eos_token in tokenizer_config.json")
     bos, eos = str(tokenizer.bos_token or ""), str(tokenizer.eos_token)
     if text_template is not None:
-        return Template(tokenizer, TextTemplate(text_template).chat_template(bos if _adds_bos(tokenizer) else "", eos))
+        chat = TextTemplate(text_template).chat_template(bos if _adds_bos(tokenizer) else "", eos)
+        marks = foreign_tokens(text_template, tokenizer) if add_tokens else []
+        tokenizer.add_tokens(marks, special_tokens=True)
+        return Template(tokenizer, chat, tuple(int(tokenizer.convert_tokens_to_ids(mark)) for mark in marks))
     return Template(tokenizer, ChatTemplate(_jinja(tokenizer, choice), bos, eos))
 
 

@@ -78,7 +78,7 @@ def download(hub_id: str) -> Path:
             hub_id,
             cache_dir=hub_cache_dir(),
             endpoint=endpoint,
-            allow_patterns=list(_WANTED),
+            allow_patterns=[*_WANTED, *(["*.py"] if load.runs_remote_code() else [])],
             ignore_patterns=[_SUBFOLDERS],
             etag_timeout=_REQUEST_SECONDS,
         )

@@ -7,13 +7,17 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from logging import DEBUG, ERROR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slmops.errors import MissingExtraError, ModelError
 from slmops.files import read_json
+from slmops.progress import least_level
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,6 +30,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.mo
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 OUTPUT_WEIGHTS = ("lm_head.weight", "embed_out.weight")
 _BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
+_REMOTE_CODE: ContextVar[bool] = ContextVar("remote_code", default=False)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,21 @@ class TensorInfo:
     shape: tuple[int, ...]
     start: int
     end: int
+
+
+@contextmanager
+def remote_code(trusted: bool) -> Iterator[None]:
+    """While it lasts, Python code that lies in the folder of a model runs when that needs it, if the user trusts it; else never."""
+    token = _REMOTE_CODE.set(trusted)
+    try:
+        yield
+    finally:
+        _REMOTE_CODE.reset(token)
+
+
+def runs_remote_code() -> bool:
+    """Whether the user trusts code from model folders."""
+    return _REMOTE_CODE.get()
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -52,10 +72,12 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         raise ModelError("no tokenizer here", where=str(path), fix=f"a model folder holds one of {', '.join(TOKENIZER_FILES)}")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            str(path), local_files_only=True, trust_remote_code=False
+            str(path), local_files_only=True, trust_remote_code=runs_remote_code()
         )
     except Exception as error:  # the backend raises bare Exception for a malformed tokenizer.json
-        raise ModelError(f"the tokenizer cannot be read: {error}", where=str(path)) from error
+        asks = "trust_remote_code" in str(error)
+        fix = "read the code in its folder and train it with slmops finetune --trust_remote_code" if asks else None
+        raise ModelError(f"the tokenizer cannot be read: {error}", where=str(path), fix=fix) from error
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -64,7 +86,9 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 def load_model(
     path: Path, *, dtype: Literal["float32", "bfloat16"] = "float32", attention: Literal["eager", "sdpa"] = "sdpa"
 ) -> PreTrainedModel:
-    """The model of a folder, in evaluation mode, on the CPU; only safetensors are read and no code of the folder runs.
+    """The model of a folder, in evaluation mode, on the CPU; only safetensors are read.
+
+    Code of the folder runs within :func:`remote_code` alone.
 
     Raises:
         ModelError: The folder's weights are damaged, lack a tensor or belong to an unknown architecture.
@@ -88,7 +112,7 @@ def load_model(
             attn_implementation=attention,
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=runs_remote_code(),
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -115,6 +139,8 @@ def _head_reads_contiguous(model: PreTrainedModel) -> None:
 def quiet_transformers() -> None:
     """Silence the loading bars and notes of transformers and switch off its and the hub's telemetry, in this process.
 
+    At the log level debug its notes are shown.
+
     Raises:
         MissingExtraError: transformers is not installed.
     """
@@ -124,7 +150,7 @@ def quiet_transformers() -> None:
         from transformers.utils import logging
     except ModuleNotFoundError as error:
         raise MissingExtraError("transformers", "train") from error
-    logging.set_verbosity_error()
+    logging.set_verbosity(DEBUG if least_level() <= DEBUG else ERROR)
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from slmops.errors import ModelError
-from slmops.models.load import quiet_transformers, weight_files
+from slmops.models.load import quiet_transformers, runs_remote_code, weight_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,9 +109,12 @@ def load_quantized(path: Path, bits: int) -> PreTrainedModel:
     from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    trusted = runs_remote_code()
+    config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=trusted)
     with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=trusted
+        )
     head = model.get_output_embeddings()
     wanted = {f"{name}.weight": name for name, one in model.named_modules() if type(one) is torch.nn.Linear and one is not head}
     for file in weight_files(path):

@@ -11,7 +11,7 @@ from typing import Any
 
 from slmops.artifact import MANIFEST, Artifact
 from slmops.errors import ModelError
-from slmops.files import digest, read_json
+from slmops.files import digest, file_digest, read_json
 from slmops.models import hub, load
 from slmops.models.adapter import ADAPTER_CONFIG, MERGING, Adapter, merge_adapter
 from slmops.models.cache import cache_dir, cached_digest, entry_path, fingerprint, make_entry, read_entry
@@ -165,9 +165,9 @@ def _from_snapshot(reference: str, hub_id: str, path: Path) -> ResolvedModel:
 
 
 def _resolved(reference: str, path: Path, source: str, license_name: str) -> ResolvedModel:
-    return ResolvedModel(
-        reference, path, fingerprint(path), source, load.parameter_count(path), load.context_length(path), license_name
-    )
+    code = sorted(path.glob("*.py")) if load.runs_remote_code() else []
+    identity = digest([fingerprint(path), *map(file_digest, code)]) if code else fingerprint(path)
+    return ResolvedModel(reference, path, identity, source, load.parameter_count(path), load.context_length(path), license_name)
 
 
 def _refuse_unusable(path: Path) -> None:
@@ -189,11 +189,12 @@ def _refuse_unusable(path: Path) -> None:
             where=str(path),
             fix="choose a …ForCausalLM model",
         )
-    if "auto_map" in config and not _known_to_transformers(str(config.get("model_type", ""))):
+    if "auto_map" in config and not load.runs_remote_code() and not _known_to_transformers(str(config.get("model_type", ""))):
         raise ModelError(
-            f"the model (type {config.get('model_type')!r}) needs Python code from its folder, which is never run",
+            f"the model (type {config.get('model_type')!r}) needs Python code from its folder, which is not run unasked",
             where=str(path),
-            fix="choose a model that transformers knows by itself",
+            fix="choose a model that transformers knows by itself; or read that code and train it with slmops finetune "
+            "--trust_remote_code (in a recipe trust_remote_code: true)",
         )
 
 

@@ -54,7 +54,8 @@ class DataContext:
         from slmops.data.templates import choose_template
         from slmops.models.load import load_tokenizer
 
-        return choose_template(load_tokenizer(model), self.recipe.chat_template, self.text_template)
+        add = self.recipe.data.special_tokens == "add"
+        return choose_template(load_tokenizer(model), self.recipe.chat_template, self.text_template, add_tokens=add)
 
     def task_options(self, data: StageResult) -> Mapping[str, Any]:
         """The task's options, completed from the data."""

@@ -143,13 +143,17 @@ def _check_marks(context: DataContext, student: ModelAt) -> None:
     if not marks:
         return
     named, own = ", ".join(marks), ", ".join(tokenizer.all_special_tokens)
-    if context.recipe.data.special_tokens == "error":
+    chosen = context.recipe.data.special_tokens
+    if chosen == "error":
         raise ConfigError(
             f"{named}: no tokens of this model, whose own are {own}",
             where="text_template",
             fix="write the template with these, or take data.special_tokens=text, which trains on them as plain text",
         )
-    say(f"  {named}: no tokens of this model, taken as plain text; its own are {own}")
+    if chosen == "add":
+        say(f"  {named}: new tokens of this model, trained from the mean of its embeddings; its own are {own}")
+    else:
+        say(f"  {named}: no tokens of this model, taken as plain text; its own are {own}")
 
 
 class _Room:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slmops.artifact import StageKey
 from slmops.data.rows import Row
@@ -37,6 +37,15 @@ ADAPTER = "adapter"
 
 TOKENIZER = "tokenizer"
 """Folder of a ``signals`` artifact with the tokenizer that its token ids are of."""
+
+LOGS = "logs"
+"""Folder of a run with the files of its reports, where the recipe names none."""
+
+_BESIDE = {"checkpoint_seconds", "save_steps", "save_total_limit", "logging_steps", "report_to", "logging_dir"}
+"""Values of a training that change nothing in what it computes."""
+
+_LATER = {"on_policy", "lr_scheduler_type", "warmup_steps", "gradient_checkpointing", "eval_steps", "eval_batch_size"}
+"""Values that trainings of earlier versions did not have."""
 
 Taught = Callable[["Template", Sequence[Row]], "tuple[SignalStore | MappedSignals, MatchedLayers | None]"]
 """Opens a teacher's signals for a student with some template, and what is kept of layers, at the rows that it trains on."""
@@ -176,9 +185,7 @@ def train_model(
         adapter_alone: Keep the adapter, in the folder ``adapter``, and not the model that it makes of the base.
     """
     recipe = context.recipe
-    config = section.model_dump(mode="json", exclude={"checkpoint_seconds"})
-    if section.on_policy is None:
-        del config["on_policy"]
+    config = _what_it_computes(section)
     config["objectives"] = [objective_key(spec) for spec in config["objectives"]]
     parents = {"base": base.id, **{role: result.id for role, result in inputs.items()}}
     if adapter_alone:
@@ -212,11 +219,19 @@ def train_model(
             scorer=scoring(data, template) if scoring is not None and chosen.on_policy is not None else None,
             watch=watch,
             adapter_alone=adapter_alone,
+            logs=(section.logging_dir / recipe.name if section.logging_dir else recipe.output_path / LOGS) / stage,
         )
         facts = {name: value for name, value in asdict(trained).items() if name not in ("on_policy", "kept") or value is not None}
         return Made({**facts, "rows": len(rows)}, seed=recipe.seed)
 
     return context.workspace.stage(key, make)
+
+
+def _what_it_computes(section: TrainingSection) -> dict[str, Any]:
+    """What of a section decides the weights. What came later counts where it is not as it was before."""
+    config = section.model_dump(mode="json", exclude=_BESIDE)
+    plain = TrainingSection().model_dump(mode="json", include=_LATER)
+    return {name: value for name, value in config.items() if name not in plain or value != plain[name]}
 
 
 def distill_model(

@@ -69,7 +69,7 @@ TASKS = Registry(
     },
 )
 
-_ALIASES = {"nlu_qa": "qa"}
+_ALIASES = {"nlu_qa": "qa", "text_generation": "generation", "text_classification": "classification"}
 _LONGEST = {"classification": 16, "nli": 16, "math": 32, "qa": 64}
 
 

@@ -37,6 +37,14 @@ def newest_checkpoint(work: Path) -> Path | None:
     return max(complete, key=step_of, default=None)
 
 
+def keep_newest(work: Path, count: int) -> None:
+    """Remove all complete checkpoints but the newest so many."""
+    complete = sorted((mark.parent for mark in work.glob(f"checkpoint-*/{_COMPLETE}")), key=step_of)
+    for folder in complete[:-count]:
+        (folder / _COMPLETE).unlink()  # what is removed halfway is none
+        shutil.rmtree(folder)
+
+
 def step_of(checkpoint: Path | None) -> int:
     """Updates before a checkpoint; 0 without one."""
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0

@@ -13,6 +13,7 @@ from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError, nearest
 from slmops.models.load import load_model
 from slmops.models.quantized import load_quantized
+from slmops.models.widening import token_rows, widen
 from slmops.sections import LoraSection, TrainingSection
 from slmops.signals.distribution import Distribution
 from slmops.signals.tensors import from_batch
@@ -62,29 +63,41 @@ def signals_of(
     return signals
 
 
-def open_student(base: Path, section: TrainingSection) -> Any:
+def open_student(base: Path, section: TrainingSection, added: Sequence[int] = ()) -> Any:
     """The model that is trained: in float32 or frozen in few bits, with an adapter or frozen embeddings as the section says.
+
+    Args:
+        base: Its folder.
+        section: Hyperparameters.
+        added: Ids of tokens that are new to it. Their rows are trained, beside an adapter too.
 
     Raises:
         ModelError: It cannot be loaded.
-        ConfigError: It has no layer of a name that is to get an adapter.
+        ConfigError: It has no layer of a name that is to get an adapter, or cannot do without its activations.
     """
     bits = section.lora.bits if section.lora is not None else None
     model: Any = load_quantized(base, bits) if bits is not None else load_model(base, dtype="float32", attention="eager")
+    if section.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise ConfigError(
+            "this model cannot compute its activations again", where="training.gradient_checkpointing", fix="leave it out"
+        )
+    if added:
+        widen(model, added)
     if section.lora is not None:
-        model = _with_lora(model, section.lora)
+        model = _with_lora(model, section.lora, added)
     if section.freeze_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
     return model
 
 
-def _with_lora(model: Any, lora: LoraSection) -> Any:
+def _with_lora(model: Any, lora: LoraSection, added: Sequence[int]) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         task_type="CAUSAL_LM",
         target_modules=list(lora.target_modules) if lora.target_modules is not None else "all-linear",
         modules_to_save=list(lora.modules_to_save) or None,
+        trainable_token_indices=token_rows(model, added, lora.modules_to_save) or None,
         use_dora=lora.dora,
         r=lora.r,
         lora_alpha=lora.alpha,

@@ -22,7 +22,15 @@ from slmops.models.adapter import Adapter, merge_adapter
 from slmops.progress import progress, say
 from slmops.sections import TrainingSection
 from slmops.training.batches import PlannedBatches, only_item, plan_batches, steps_of
-from slmops.training.checkpoints import checkpoint_at, load_best, mark_complete, newest_checkpoint, save_best, step_of
+from slmops.training.checkpoints import (
+    checkpoint_at,
+    keep_newest,
+    load_best,
+    mark_complete,
+    newest_checkpoint,
+    save_best,
+    step_of,
+)
 from slmops.training.forward import total_loss
 from slmops.training.gradients import clip, rows_of_embedding
 from slmops.training.inputs import Signals, encode_rows, open_student, signals_of
@@ -33,6 +41,7 @@ from slmops.training.on_policy import OwnSamples, Scorer, Updates
 from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
 from slmops.training.parallel import DataParallel
 from slmops.training.projection import Projection
+from slmops.training.reports import Reports
 from slmops.training.watching import Watch, Watcher, curve_of, looked_at, lowest_of
 
 _SINCE = "since_report.json"
@@ -73,6 +82,7 @@ def train(
     scorer: Scorer | None = None,
     watch: Watch | None = None,
     adapter_alone: bool = False,
+    logs: Path | None = None,
 ) -> Trained:
     """Train a causal language model on rows with answers and save it to ``target`` (Hugging Face layout, float32).
 
@@ -94,6 +104,7 @@ def train(
         scorer: The teacher of an on-policy training.
         watch: Is told each validation loss; what it raises ends the training.
         adapter_alone: Save the adapter as PEFT does, and not the model that it makes of the base.
+        logs: Folder for the files of the reports that the section asks for; without one there are none.
 
     Raises:
         TrainingError: Nothing to train on, or the loss is not finite.
@@ -122,8 +133,11 @@ def train(
     row_signals = signals_of(kept, encoded, signals, objective, pad_id) if cached else None
 
     set_seed(seed)
-    model = open_student(base, section)
+    model = open_student(base, section, template.added)
     projection = Projection.of(model)
+    if projection is not None and section.gradient_checkpointing:
+        # Layers are run again in the backward pass, when nothing says any more which positions count.
+        projection = projection.whole
     on_layers = _on_layers(model, objective, layers, kept, encoded, pad_id=pad_id, seed=seed) if objective.on_layers else None
     batches: torch.utils.data.Dataset[dict[str, torch.Tensor]] = PlannedBatches(
         plan,
@@ -141,8 +155,8 @@ def train(
         own.load(checkpoint)
     started = time.monotonic()
     note = own.describe if own is not None else None
-    # What looks at layers or at pairs sees one model and all rows.
-    is_split = on_layers is None and pairs is None
+    # What looks at layers or at pairs sees one model and all rows; layers that are run again draw and autocast as the thread did.
+    is_split = on_layers is None and pairs is None and not section.gradient_checkpointing
     threads = DataParallel.of(model, projection, autocast_type(section.precision))
     with (
         same_sums(),
@@ -152,6 +166,7 @@ def train(
     ):
         keep = partial(save_best, work) if section.keep == "best" else None
         watcher = Watcher(advance, steps, section, checked, pad_id, projection, watch, keep)
+        reports = Reports.of(section, steps, logs, checkpoint, step_of(checkpoint))
         trainer = _Trainer(
             model=model,
             args=_arguments(work, steps, section, seed),
@@ -163,7 +178,9 @@ def train(
             on_pairs=PairLoss.of(objective, model),
             own=own,
             parallel=parallel,
-            callbacks=[watcher],
+            reports=reports,
+            keep_checkpoints=section.save_total_limit,
+            callbacks=[watcher, *([reports] if reports is not None else [])],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -178,7 +195,9 @@ def train(
         merge_adapter(Adapter.read(work / "adapter"), base, target)
     else:
         final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
-        final.to(torch.float32).save_pretrained(target)
+        # An adapter has the new tokens' rows by themselves; PEFT would write the whole embedding beside them.
+        rows_alone = {"save_embedding_layers": False} if adapter_alone and template.added else {}
+        final.to(torch.float32).save_pretrained(target, **rows_alone)
     template.save(target)
     done = int(trainer.state.global_step)
     return Trained(
@@ -205,9 +224,12 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         on_pairs: PairLoss | None,
         own: OwnSamples | None,
         parallel: DataParallel | None,
+        reports: Reports | None,
+        keep_checkpoints: int,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self._reports, self._keep_checkpoints = reports, keep_checkpoints
         self._objective, self._projection, self._parallel = objective, projection, parallel
         self._on_layers, self._on_pairs, self._own = on_layers, on_pairs, own
         self._reported: tuple[float, int] | None = None
@@ -240,6 +262,8 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         if self._reported is not None:  # the trainer begins a resumed run as if its losses had just been reported
             (since, self._globalstep_last_logged), self._reported = self._reported, None
             self._tr_loss += since
+        if self._reports is not None:
+            self._reports.read(inputs)
         if self._parallel is None or not self._parallel.splits(inputs):
             step: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
             return step
@@ -269,6 +293,19 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
             total = total_loss(model, batch, loss, projection, None if sampled else self._on_layers, self._done)
         return total / count * self.accelerator.num_processes
 
+    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, grad_norm: Any, model: Any, *more: Any, **options: Any) -> None:
+        if self._reports is not None and (self.control.should_log or self._reports.is_due(self.state.global_step)):
+            total = float(self.accelerator.gather(tr_loss).mean())  # over all processes, as the trainer does
+            rate = options.get("learning_rate") or self._get_learning_rate()
+            at = self.state.global_step
+            self._reports.see(at, total, grad_norm=grad_norm, learning_rate=rate, resets=self.control.should_log)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, *more, **options)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._reports is not None:
+            self._reports.tell(self.args, self.state, self.control, self.model)
+
     def _clip_grad_norm(self, model: Any) -> Any:
         if model is not self.model or any(parameter.device.type != "cpu" for parameter in model.parameters()):
             return super()._clip_grad_norm(model)
@@ -278,14 +315,18 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         return 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._tell()  # from this checkpoint on nobody would be told of the updates before
         super()._save_checkpoint(model, trial)
         folder = checkpoint_at(Path(self.args.output_dir), self.state.global_step)
         if self._own is not None:
             self._own.save(folder)
         if self._on_layers is not None:
             self._on_layers.save(folder)
+        if self._reports is not None:
+            self._reports.save(folder)
         write_json(folder / _SINCE, [float(self._tr_loss), self._globalstep_last_logged])
         mark_complete(folder)
+        keep_newest(folder.parent, self._keep_checkpoints)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -302,8 +343,8 @@ def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> T
         per_device_train_batch_size=1,
         gradient_accumulation_steps=section.gradient_accumulation_steps,
         learning_rate=section.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=int(steps * section.warmup_share),
+        lr_scheduler_type=section.lr_scheduler_type,
+        warmup_steps=int(steps * section.warmup_share) if section.warmup_steps is None else section.warmup_steps,
         weight_decay=section.weight_decay,
         max_grad_norm=section.max_grad_norm,
         optim="adamw_torch_fused",
@@ -312,7 +353,8 @@ def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> T
         seed=seed,
         data_seed=seed,
         save_strategy="no",
-        save_total_limit=2,
+        gradient_checkpointing=section.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         logging_strategy="no",
         logging_nan_inf_filter=False,
         report_to=[],

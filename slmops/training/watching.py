@@ -26,8 +26,6 @@ Watch = Callable[[float, float], None]
 CURVE_POINTS = 8
 """Times that a training looks at its validation loss."""
 
-_VALIDATION_BATCH = 32
-
 _FEWEST = 32
 """Validation rows that are always looked at, where there are so many."""
 
@@ -47,8 +45,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
         keep: Callable[[Any], None] | None = None,
     ) -> None:
         self._advance, self._watch, self._keep, self._patience = advance, watch, keep, section.patience
-        self._every = max(1, steps // CURVE_POINTS)
-        self._checkpoint_seconds = section.checkpoint_seconds
+        self._every, self._rows = looks_every(steps, section), section.eval_batch_size
+        self._save_steps, self._checkpoint_seconds = section.save_steps, section.checkpoint_seconds
         self._dtype = autocast_type(section.precision)
         self._validation, self._pad_id, self._projection = validation, pad_id, projection
         self._last_save = time.monotonic()
@@ -56,7 +54,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
         """After an update."""
         self._advance(1)
-        if time.monotonic() - self._last_save >= self._checkpoint_seconds and state.global_step < state.max_steps:
+        if self._is_due(state.global_step) and state.global_step < state.max_steps:
             control.should_save = True
             self._last_save = time.monotonic()
         control.should_log = state.global_step % self._every == 0 or state.global_step == state.max_steps
@@ -76,6 +74,12 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
                 self._watch(state.global_step / state.max_steps, entry["validation"])
             self._weigh(state, control, kwargs["model"])
 
+    def _is_due(self, update: int) -> bool:
+        """Whether it is time for a checkpoint."""
+        if self._save_steps is not None:
+            return update % self._save_steps == 0
+        return time.monotonic() - self._last_save >= self._checkpoint_seconds
+
     def _weigh(self, state: TrainerState, control: TrainerControl, model: Any) -> None:
         """Keep the model where its validation loss is the lowest so far; stop where it has not been for too long."""
         losses = [entry["validation"] for entry in state.log_history if "validation" in entry]
@@ -92,13 +96,18 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
         total, count = 0.0, 0
         autocast = torch.autocast(model.device.type, dtype=self._dtype, enabled=self._dtype is not None)
         with evaluated(model), torch.no_grad(), autocast:
-            for start in range(0, len(self._validation), _VALIDATION_BATCH):
-                rows = self._validation[start : start + _VALIDATION_BATCH]
+            for start in range(0, len(self._validation), self._rows):
+                rows = self._validation[start : start + self._rows]
                 batch = {name: values.to(model.device) for name, values in collate(rows, self._pad_id).items()}
                 losses = losses_of(model, batch, CrossEntropy(), self._projection)
                 total += float(losses.sum())
                 count += losses.numel()
         return total / count
+
+
+def looks_every(updates: int, section: TrainingSection) -> int:
+    """Updates from one look at the validation loss to the next: what is asked for, else an eighth of the run."""
+    return section.eval_steps or max(1, updates // CURVE_POINTS)
 
 
 def looked_at(rows: Sequence[Row], updates: int, section: TrainingSection) -> list[Row]:
@@ -111,7 +120,7 @@ def looked_at(rows: Sequence[Row], updates: int, section: TrainingSection) -> li
         updates: Of the run.
         section: Hyperparameters.
     """
-    between = max(1, updates // CURVE_POINTS) * section.batch_size * section.gradient_accumulation_steps
+    between = looks_every(updates, section) * section.batch_size * section.gradient_accumulation_steps
     most = max(_FEWEST, between // 2)
     return list(rows) if len(rows) <= most else [rows[place * len(rows) // most] for place in range(most)]
 

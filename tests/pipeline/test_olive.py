@@ -128,6 +128,8 @@ def workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                     "learning_rate": 5e-3,
                     "dataloader_num_workers": 2,
                     "lr_scheduler_type": "linear",
+                    "logging_steps": 0.5,
+                    "eval_steps": 3,
                 },
             }
         },
@@ -145,13 +147,20 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 def test_a_workflow_runs_as_it_is(workflow: Path, tmp_path: Path, call: Call) -> None:
     done = call("run", "--config", workflow, "data.quality.language=any", "data.quality.near_duplicates=null")
     assert done.code == 0, done.err
-    for said in ("dataloader_num_workers: batches are made", "lr_scheduler_type linear: cosine", "text_template: the loss covers"):
+    for said in (
+        "dataloader_num_workers: batches are made",
+        "logging_steps 0.5: not carried over",
+        "text_template: the loss covers",
+    ):
         assert said in done.err
     config = read_json(tmp_path / "out/adapter/adapter_config.json")
     assert (config["r"], config["lora_alpha"], sorted(config["target_modules"])) == (8, 16, ["c_attn", "c_proj"])
     assert sorted(config["modules_to_save"]) == ["lm_head", "ln_f"]
     adapted = PeftModel.from_pretrained(load_model(tmp_path / "gpt2"), str(tmp_path / "out/adapter"))
     torch.testing.assert_close(logits(load_model(resolve(tmp_path / "out").path)), logits(adapted), atol=1e-4, rtol=1e-4)
+    training = yaml.safe_load((tmp_path / "out/recipe.yaml").read_text())["training"]
+    assert (training["lr_scheduler_type"], training["eval_steps"]) == ("linear", 3)
+    assert [point["step"] for point in read_json(tmp_path / "out/finetune.json")["curve"]] == [3, 6]
     again = call("run", tmp_path / "out/recipe.yaml")
     assert again.code == 0
     assert "[tuned]" not in again.err

@@ -23,7 +23,7 @@ from slmops.artifact import StageKey, complete
 from slmops.errors import ArtifactError, ModelError, ResourceError
 from slmops.models import fit
 from slmops.models.catalogue import CATALOGUE, CatalogueEntry, Wheel, in_parts, lookup
-from slmops.models.load import load_model, load_tokenizer, parameter_count
+from slmops.models.load import load_model, load_tokenizer, parameter_count, remote_code
 from slmops.models.resolve import Pending, ResolvedModel, find, resolve
 
 WriteGguf = Callable[..., Path]
@@ -107,8 +107,20 @@ def test_code_in_a_model_folder_is_refused_unless_transformers_knows_the_model_i
     edit_config(folder, auto_map={"AutoModelForCausalLM": "modeling.Model"})
     assert resolve(folder).source == "folder"
     edit_config(folder, model_type="martian")
-    with pytest.raises(ModelError, match="never run"):
+    with pytest.raises(ModelError, match="not run unasked") as refused:
         resolve(folder)
+    assert "--trust_remote_code" in str(refused.value)
+
+
+def test_trusted_code_is_part_of_what_a_model_is(folder: Path) -> None:
+    edit_config(folder, auto_map={"AutoModelForCausalLM": "modeling.Model"}, model_type="martian")
+    code = folder / "modeling.py"
+    found = []
+    for text in ("a = 1", "a = 2"):
+        code.write_text(text)
+        with remote_code(True):
+            found.append(resolve(folder).fingerprint)
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("change", [{"architectures": ["BertForMaskedLM"]}, {"is_encoder_decoder": True}])

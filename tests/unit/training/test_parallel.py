@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from slmops.data.rows import Row
 from slmops.data.templates import IGNORED, Encoded, Template
 from slmops.errors import ConfigError
+from slmops.models.widening import widen
 from slmops.sections import LoraSection, TrainingSection
 from slmops.signals.sampled import Sampled
 from slmops.signals.topk import TopK
@@ -22,7 +23,7 @@ from slmops.training import loop, parallel
 from slmops.training.batches import collate
 from slmops.training.cores import Cores
 from slmops.training.forward import losses_of, total_loss
-from slmops.training.inputs import open_student
+from slmops.training.inputs import _with_lora, open_student
 from slmops.training.objectives import CrossEntropy, WeightedSum
 from slmops.training.parallel import DataParallel, split
 from slmops.training.projection import Projection
@@ -114,6 +115,32 @@ def test_threads_find_the_loss_and_the_gradients_of_the_whole(form: str) -> None
             assert float(found) == pytest.approx(float(expected.detach()), rel=1e-6)
     assert gradients(shared).keys() == gradients(whole).keys()
     assert len(gradients(shared)) == 19
+    for name, gradient in gradients(whole).items():
+        torch.testing.assert_close(gradients(shared)[name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_threads_train_the_rows_of_new_tokens_beside_an_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output layer is the embedding, and both read the rows of one parameter."""
+    monkeypatch.setattr(parallel, "_LARGE", 0)
+
+    def loss(one: Any, projection: Projection | None, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return total_loss(one, part, CrossEntropy(), projection) / ANSWERS
+
+    both = []
+    for _ in range(2):
+        one = model()
+        widen(one, [61, 62])
+        torch.manual_seed(0)
+        both.append(_with_lora(one, LoraSection(r=2), [61, 62]).train())
+    new = [Encoded((61, 5, 62, 7), (IGNORED, IGNORED, 62, 7)), Encoded((3, 61, 62), (IGNORED, 61, 62))]
+    batch, (whole, shared) = collate([*ROWS[:3], *new], 0), both
+    with DataParallel.of(shared, Projection.of(shared)) as threads:
+        assert threads is not None
+        loss(whole, Projection.of(whole), batch).backward()
+        threads.backward(batch, loss)
+    assert gradients(shared).keys() == gradients(whole).keys()
+    (rows,) = (name for name in gradients(whole) if "trainable_tokens" in name)
+    assert gradients(whole)[rows].abs().sum(-1).min() > 0
     for name, gradient in gradients(whole).items():
         torch.testing.assert_close(gradients(shared)[name], gradient, atol=1e-6, rtol=1e-5)
 
