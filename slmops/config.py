@@ -118,6 +118,7 @@ class FinetuneRecipe(BaseRecipe):
     model: str = Field(description="What is trained: catalogue name, folder, adapter, .gguf file or hub id")
     training: FinetuneTraining = FinetuneTraining()
     merge: bool = Field(False, description="Write the weights with the adapter merged into them too")
+    score: bool = Field(True, description="Have the model answer validation rows before and after, where the task has a score")
 
     @model_validator(mode="after")
     def _nobody_teaches(self) -> FinetuneRecipe:
