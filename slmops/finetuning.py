@@ -30,6 +30,7 @@ from slmops.training.diagnosis import diagnose
 from slmops.workspace import StageResult, Step, Workspace, remove_tree, replace_folder
 
 _NEEDED = ("torch", "transformers", "accelerate")
+_FEW_TOKENS = 128
 _FACTS = (
     *("rows", "steps", "planned", "kept", "answer_tokens", "seconds", "curve", "rates", "too_long"),
     *("estimate", "peak_mb", "resumed"),
@@ -68,14 +69,16 @@ def finetune(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Finetuned:
             if find_spec(package) is None:
                 raise MissingExtraError(package, "train")
         base = resolve(recipe.model)
-        recipe, chosen = settle(recipe, _method(recipe), base.path, choose)
         purpose: Purpose = "training-lora" if lora else "training-full"
         weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
-        check_fits(base.parameters, purpose, what=f"the model {base.reference}", bytes_per_parameter=weight_bytes)
+        what = f"the model {base.reference}"
+        # With hardly a batch: what batches need is found by a dry run, which says what else would fit.
+        check_fits(base.parameters, purpose, what=what, bytes_per_parameter=weight_bytes, batch_tokens=_FEW_TOKENS)
         check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
-        save_recipe(recipe.output_path / "recipe.yaml", recipe)
+        prepared = prepare_data(DataContext(recipe, workspace), located(base))
+        recipe, chosen = settle(recipe, _method(recipe), base.path, prepared, choose)
         context = DataContext(recipe, workspace)
-        prepared = prepare_data(context, located(base))
+        save_recipe(recipe.output_path / "recipe.yaml", recipe)
         if not gold_of(context, prepared).training:
             raise DataError(
                 "no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from"
@@ -87,9 +90,11 @@ def finetune(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Finetuned:
 
 def settled(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> tuple[FinetuneRecipe, list[Setting]]:
     """The recipe that :func:`finetune` would run, and the table of its settings; nothing is written and no model is fetched."""
-    base = here(recipe.model)
-    recipe, chosen = settle(recipe, _method(recipe), base.path if base is not None else None, choose)
-    return recipe, table_of(recipe, chosen, None)
+    context, base = DataContext(recipe, Workspace(recipe.output_path, planning=True)), here(recipe.model)
+    prepared = prepare_data(context, located(base))
+    known = prepared if context.workspace.artifacts else None
+    recipe, chosen = settle(recipe, _method(recipe), base.path if base is not None else None, known, choose)
+    return recipe, table_of(recipe, chosen, known)
 
 
 def plan(recipe: FinetuneRecipe) -> list[Step]:

@@ -28,7 +28,7 @@ _UNSCORED = ("conversation", "generation")
 """Tasks of free text, whose measure says little of some rows."""
 
 _CONFIDENCE = 0.95
-_BATCH = 8
+_BATCH = 16
 _LONGEST = 256
 _MARGIN = 8
 _SHARE = 1 / 12
@@ -53,7 +53,7 @@ def score_both(
         tuned: The training.
         model: What it left: a model, or an adapter that goes onto ``base``.
         data: The prepared rows.
-        seconds: Of the training; the answers take a sixth of it at most, or a batch of eight rows each.
+        seconds: Of the training; the answers take a sixth of it at most, or a batch of sixteen rows each.
     """
     key = StageKey("scores", "answers", 1, {"confidence": _CONFIDENCE}, {"base": base.id, "model": tuned.id, "data": data.id})
 

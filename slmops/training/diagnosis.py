@@ -19,7 +19,7 @@ _WEAK = 0.9
 _NO_BETTER = 0.02
 """Most that a score may be above that of one answer to every row, where rows cannot tell the two apart, and count as no better."""
 
-_FEWEST = 8
+_FEWEST = 10
 """Validation rows with answers below which a score says nothing."""
 
 

@@ -34,7 +34,7 @@ from slmops.training.watching import CURVE_POINTS, looked_at
 _MOST_ROWS = 2000
 _WARM_TOKENS = 128
 _SECONDS, _SHARE = 4.0, 0.05
-"""What the two batches may take: seconds, or a share of the training."""
+"""What the batches may take: seconds, or what is left of a share of the training."""
 
 _ROOM = 0.8
 """Share of the available memory that a batch may be expected to take and is tried whole."""
@@ -208,7 +208,8 @@ def measure(base: Path, section: TrainingSection, batches: Batches, pad_id: int)
             update()
             warm = trial.of(batches.widest, some)
             update_seconds = update()
-            may = _May(warm, batches.work, update_seconds, available, sum(one.numel() for one in model.parameters()))
+            parameters = sum(one.numel() for one in model.parameters())
+            may = _May(warm, batches.work, update_seconds, available, parameters, time.perf_counter() - began)
             widest = trial.of(batches.widest, may.take(batches.widest))
             typical = [trial.of(batches.typical, may.take(batches.typical)) for _ in range(2)]
         token_mb = max(0.0, (widest.peak_mb - warm.peak_mb) / max(1, widest.padded - warm.padded))
@@ -222,7 +223,7 @@ def measure(base: Path, section: TrainingSection, batches: Batches, pad_id: int)
             fixed_mb=widest.peak_mb - token_mb * widest.padded,
             token_mb=token_mb,
             available_mb=available,
-            parameters=sum(one.numel() for one in model.parameters()),
+            parameters=parameters,
             linear=sum(module.in_features * module.out_features for module in linear),
             trained=sum(one.numel() for one in model.parameters() if one.requires_grad),
             layers=int(getattr(config, "num_hidden_layers", 0) or 0),
@@ -269,6 +270,7 @@ class _May:
         update_seconds: The optimizer's part.
         available_mb: Memory that this process may have.
         parameters: Of the model.
+        spent: Seconds that the dry run took so far.
     """
 
     warm: _Tried
@@ -276,6 +278,7 @@ class _May:
     update_seconds: float
     available_mb: float
     parameters: int
+    spent: float
 
     def take(self, rows: Sequence[Encoded]) -> list[int]:
         """As many rows as take a short time and fit; at least one."""
@@ -283,7 +286,7 @@ class _May:
         tokens = sum(len(row.input_ids) for row in rows)
         padded = len(rows) * padded_width(max(len(row.input_ids) for row in rows))
         passes = self.work.accumulation * self.work.batch_tokens * token_seconds
-        allowed = max(_SECONDS, _SHARE * self.work.updates * (passes + self.update_seconds)) / 3
+        allowed = max(_SECONDS, _SHARE * self.work.updates * (passes + self.update_seconds) - self.spent) / 3
         room = _ROOM * self.available_mb - self.warm.peak_mb
         fitting = self.warm.padded + max(0.0, room) / activations_mb(self.parameters, 1)
         share = min(1.0, allowed / (tokens * token_seconds), fitting / padded)
