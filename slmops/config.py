@@ -125,6 +125,7 @@ class FinetuneRecipe(BaseRecipe):
     training: FinetuneTraining = FinetuneTraining()
     merge: bool = Field(False, description="Write the weights with the adapter merged into them too")
     trust_remote_code: bool = Field(False, description="Run Python code that lies in the model's folder, where it needs such")
+    score: bool = Field(True, description="Have the model answer validation rows before and after, where the task has a score")
 
     @model_validator(mode="after")
     def _nobody_teaches(self) -> FinetuneRecipe:

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from slmops.config import FinetuneRecipe, save_recipe
 from slmops.errors import DataError, MissingExtraError
-from slmops.files import read_json, write_json
+from slmops.evaluation.finetune_page import PAGE, render_html
+from slmops.files import read_json, write_json, write_text
 from slmops.models.adapter import ADAPTER_CONFIG
 from slmops.models.fit import Purpose, check_disk, check_fits
 from slmops.models.load import remote_code
 from slmops.models.resolve import FINETUNED, REFERENCE, ResolvedModel, resolve
 from slmops.pipeline import here
+from slmops.stages.before_after import is_scored, score_both
 from slmops.stages.context import MODEL, DataContext
+from slmops.stages.foreseeing import foreseen
 from slmops.stages.learning import located
 from slmops.stages.preparing import gold_of, prepare_data
+from slmops.stages.settling import settle, table_of
 from slmops.stages.teaching import ADAPTER, train_model
 from slmops.tasks.base import task_name
+from slmops.training.defaults import Setting, table
 from slmops.training.diagnosis import diagnose
 from slmops.workspace import StageResult, Step, Workspace, remove_tree, replace_folder
 
 _NEEDED = ("torch", "transformers", "accelerate")
+_FEW_TOKENS = 128
+_FACTS = (
+    *("rows", "steps", "planned", "kept", "answer_tokens", "seconds", "curve", "rates", "too_long"),
+    *("estimate", "peak_mb", "resumed"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,8 +51,13 @@ class Finetuned:
     facts: dict[str, Any]
 
 
-def finetune(recipe: FinetuneRecipe) -> Finetuned:
+def finetune(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Finetuned:
     """Fine-tune a model, or go on with it; what is done already is not done again.
+
+    Args:
+        recipe: What is trained on what.
+        choose: Fields of the training that the user left open, for which the defaults of method, model and rows are taken; the
+            recipe that is saved has these.
 
     Raises:
         SlmopsError: Something in the recipe, the data or the machine stops it; the message says what to do.
@@ -59,16 +76,31 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
         base = resolve(recipe.model)
         purpose: Purpose = "training-lora" if lora else "training-full"
         weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
-        check_fits(base.parameters, purpose, what=f"the model {base.reference}", bytes_per_parameter=weight_bytes)
+        what = f"the model {base.reference}"
+        # With hardly a batch: what batches need is found by a dry run, which says what else would fit.
+        check_fits(base.parameters, purpose, what=what, bytes_per_parameter=weight_bytes, batch_tokens=_FEW_TOKENS)
         check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
-        save_recipe(recipe.output_path / "recipe.yaml", recipe)
+        prepared = prepare_data(DataContext(recipe, workspace), located(base))
+        recipe, chosen = settle(recipe, _method(recipe), base.path, prepared, choose)
         context = DataContext(recipe, workspace)
-        prepared = prepare_data(context, located(base))
+        save_recipe(recipe.output_path / "recipe.yaml", recipe)
         if not gold_of(context, prepared).training:
             raise DataError(
                 "no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from"
             )
-        return _published(recipe, base, prepared, _tuned(context, recipe, base, prepared))
+        settings = table_of(recipe, chosen, prepared)
+        tuned = _tuned(context, recipe, base, prepared, settings)
+        return _published(context, recipe, base, prepared, tuned, settings)
+
+
+def settled(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> tuple[FinetuneRecipe, list[Setting]]:
+    """The recipe that :func:`finetune` would run, and the table of its settings; nothing is written and no model is fetched."""
+    context, base = DataContext(recipe, Workspace(recipe.output_path, planning=True)), here(recipe.model)
+    with remote_code(recipe.trust_remote_code):
+        prepared = prepare_data(context, located(base))
+    known = prepared if context.workspace.artifacts else None
+    recipe, chosen = settle(recipe, _method(recipe), base.path if base is not None else None, known, choose)
+    return recipe, table_of(recipe, chosen, known)
 
 
 def plan(recipe: FinetuneRecipe) -> list[Step]:
@@ -77,16 +109,39 @@ def plan(recipe: FinetuneRecipe) -> list[Step]:
     with remote_code(recipe.trust_remote_code):
         context, base = DataContext(recipe, workspace), here(recipe.model)
         prepared = prepare_data(context, located(base))
-        _tuned(context, recipe, base, prepared)
+        _tuned(context, recipe, base, prepared, ())
     return workspace.steps
 
 
-def _tuned(context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None, prepared: StageResult) -> StageResult:
+def _tuned(
+    context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None, prepared: StageResult, settings: Sequence[Setting]
+) -> StageResult:
     alone = recipe.training.lora is not None
-    return train_model(context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=alone)
+    around = partial(foreseen, intro=table(settings))
+    return train_model(context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=alone, around=around)
 
 
-def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResult, tuned: StageResult) -> Finetuned:
+def _scores(
+    context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResult, tuned: StageResult
+) -> dict[str, Any] | None:
+    """What the training did for the answers; ``None`` where the task has no score, or nobody wants to know."""
+    if not recipe.score or not is_scored(recipe.task_type):
+        return None
+    model = tuned.path / (ADAPTER if recipe.training.lora is not None else MODEL)
+    # Of a training that went on after a kill, the seconds are those of its last part.
+    seconds = max(tuned.facts["seconds"], tuned.facts.get("estimate", {}).get("seconds", 0.0) if "resumed" in tuned.facts else 0.0)
+    found = dict(score_both(context, located(base), tuned, model, prepared, seconds).facts)
+    return found if found["rows"] else None
+
+
+def _published(
+    context: DataContext,
+    recipe: FinetuneRecipe,
+    base: ResolvedModel,
+    prepared: StageResult,
+    tuned: StageResult,
+    settings: Sequence[Setting],
+) -> Finetuned:
     """Put what people look for at the top of the run's folder."""
     root = recipe.output_path
     if recipe.training.lora is None:
@@ -108,14 +163,14 @@ def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResul
         "method": _method(recipe),
         "merged": recipe.merge,
         "parameters": base.parameters,
-        **{
-            name: tuned.facts[name]
-            for name in ("rows", "steps", "kept", "answer_tokens", "seconds", "curve", "too_long")
-            if name in tuned.facts
-        },
+        **{name: tuned.facts[name] for name in _FACTS if name in tuned.facts},
+        "settings": [setting.as_dict() for setting in settings],
+        "scores": _scores(context, recipe, base, prepared, tuned),
     }
-    found = diagnose(tuned.facts["curve"], planned=tuned.facts["planned"], labels=prepared.facts["labels"])
+    labels = prepared.facts["labels"]
+    found = diagnose(tuned.facts["curve"], planned=tuned.facts["planned"], labels=labels, scores=facts["scores"])
     facts["diagnosis"] = found.as_dict()
+    write_text(root / PAGE, render_html(recipe.name, facts))
     write_json(root / FINETUNED, facts)
     return Finetuned(root, facts)
 

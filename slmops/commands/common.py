@@ -107,6 +107,7 @@ def run_name(output_path: Path) -> str:
 
 def print_finetuned(done: Finetuned, as_json: bool) -> None:
     """Print what came of a fine-tuning: where everything lies, and what the loss says."""
+    from slmops.evaluation.finetune_page import PAGE, terminal_lines
     from slmops.training.diagnosis import Diagnosis
 
     facts = done.facts
@@ -115,9 +116,7 @@ def print_finetuned(done: Finetuned, as_json: bool) -> None:
         return
     print(f"method    {facts['method']} on {facts['base']}")
     print(f"trained   {facts['rows']:,} rows, {facts['steps']:,} updates, {duration(facts['seconds'])}")
-    looks = [point["validation"] for point in facts["curve"] if point["validation"] is not None]
-    if looks:
-        kept = f", after update {facts['kept']}" if facts.get("kept") else ""
-        print(f"loss      {looks[0]:.3f} → {min(looks):.3f} nats a token of the validation rows{kept}")
+    print("".join(f"{line}\n" for line in terminal_lines(facts)), end="")
     print(f"result    {Diagnosis(**facts['diagnosis'])}")
+    print(f"report    {done.root / PAGE}")
     print("\n".join(f"{name:<9} {done.root / name}" for name in ("model", "adapter") if (done.root / name).is_dir()))

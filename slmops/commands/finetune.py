@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +12,7 @@ import typer
 
 from slmops.commands import options as given
 from slmops.commands import training_flags as flags
-from slmops.commands.common import new_app, print_finetuned, run_name
+from slmops.commands.common import new_app, print_finetuned, print_plan, run_name
 from slmops.config import FinetuneRecipe, build
 from slmops.progress import say, speaking
 from slmops.values import with_overrides
@@ -94,6 +96,10 @@ def finetune(
     logging_dir: flags.LoggingDir = None,
     report_to: flags.ReportTo = None,
     log_level: flags.LogLevel = None,
+    no_score: Annotated[
+        bool, typer.Option("--no_score", help="Do not have the model answer validation rows before and after")
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say the defaults and what would be done, and stop")] = False,
     seed: given.Seed = 0,
     as_json: given.AsJson = False,
     overrides: given.Overrides = None,
@@ -104,8 +110,9 @@ def finetune(
     assert model is not None
     assert data is not None
     assert output_path is not None
+    from slmops import finetuning
     from slmops.data.sources import FilesSource, look_at
-    from slmops.finetuning import finetune as train
+    from slmops.training.defaults import CHOSEN, table
 
     columns = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field, "train_split": train_split}
     columns = _said(columns)
@@ -151,6 +158,7 @@ def finetune(
         "model": model,
         "merge": merge,
         "trust_remote_code": trust_remote_code,
+        "score": not no_score,
         "data": {
             "source": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in source.items()},
             "max_bad_share": max_bad_share,
@@ -159,9 +167,21 @@ def finetune(
         },
         "training": _said(training),
     }
-    recipe = build(FinetuneRecipe, with_overrides(values, overrides or []), where="finetune")
+    values = with_overrides(values, overrides or [])
+    recipe = build(FinetuneRecipe, values, where="finetune")
+    given_too = {"warmup_share"} if warmup_steps is not None else set()
+    choose = [name for name in CHOSEN if name not in {*values["training"], *given_too}]
     say(detected.describe())
-    print_finetuned(train(recipe), as_json)
+    if plan:
+        recipe, settings = finetuning.settled(recipe, choose)
+        steps = finetuning.plan(recipe)
+        if as_json:
+            print(json.dumps({"settings": [one.as_dict() for one in settings], "steps": [asdict(step) for step in steps]}))
+        else:
+            print(table(settings))
+            print_plan(steps)
+        return
+    print_finetuned(finetuning.finetune(recipe, choose), as_json)
 
 
 def _said(values: dict[str, Any]) -> dict[str, Any]:

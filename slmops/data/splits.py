@@ -42,11 +42,15 @@ def take_share(
         groups.setdefault(stratum, []).append((min(digest([seed, key(rows[index])]) for index in members), members))
     quotas = _quotas({name: sum(len(members) for _, members in bundled) for name, bundled in groups.items()}, count, seed)
     taken: set[int] = set()
+    left = Counter(map(group, rows))
     for name, bundled in groups.items():
         room = quotas[name]
         for _, members in sorted(bundled):
-            if len(members) <= room:
+            own = Counter(group(rows[index]) for index in members)
+            # Rows that are taken together may be of several groups, and the last of another one.
+            if len(members) <= room and all(left[other] > count for other, count in own.items()):
                 taken.update(members)
+                left.subtract(own)
                 room -= len(members)
     return [row for index, row in enumerate(rows) if index in taken], [row for index, row in enumerate(rows) if index not in taken]
 

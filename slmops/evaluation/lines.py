@@ -33,7 +33,16 @@ class Line:
     strong: bool = False
 
 
-def curve_chart(curves: Sequence[Curve], frame: Frame, *, x_axis: str, y_axis: str) -> str:
+@dataclass(frozen=True)
+class Mark:
+    """A step of :func:`curve_chart` that is named; ``shaded`` says that what comes after is to be seen as apart."""
+
+    step: float
+    text: str
+    shaded: bool = False
+
+
+def curve_chart(curves: Sequence[Curve], frame: Frame, *, x_axis: str, y_axis: str, mark: Mark | None = None) -> str:
     """A line for each training, smoothed over the single steps shown faintly behind it; validation is dashed with dots."""
     height = 330 if frame.narrow else 360
     plot = _plot(frame, height, [curve.label for curve in curves])
@@ -46,6 +55,8 @@ def curve_chart(curves: Sequence[Curve], frame: Frame, *, x_axis: str, y_axis: s
     for value, text in x.ticks(44):
         svg.text("tick", x(value), plot.bottom + 17, text, "middle")
     svg.text("axis", plot.right, height - 8, x_axis, "end")
+    if mark is not None:
+        _mark(svg, plot, frame, x(mark.step), mark)
     ends = []
     for curve in curves:
         svg.path(f"raw {curve.series}", [(x(step), y(loss)) for step, loss in _thinned(curve.training)])
@@ -100,6 +111,16 @@ def reliability_chart(lines: Sequence[Line], frame: Frame, *, x_axis: str, y_axi
     svg.path("front", [(x(0), y(0)), (x(1), y(1))])
     _draw(svg, plot, frame, lines, [[(x(dot[0]), y(dot[1])) for dot in line.dots] for line in lines])
     return str(svg)
+
+
+def _mark(svg: Svg, plot: Box, frame: Frame, at: float, mark: Mark) -> None:
+    """A line at a step, with its name above the plot: to its right, its left, or as far right as there is room."""
+    if mark.shaded:
+        svg.add("rect", "beyond", x=at, y=plot.top, width=plot.right - at, height=plot.bottom - plot.top)
+    svg.line("reference", at, plot.top - 4, at, plot.bottom)
+    width = text_width(mark.text, FONT)
+    left = at + 4 if at + 4 + width <= frame.width else at - 4 - width
+    svg.text("label", max(2, left), plot.top - 3, mark.text)
 
 
 def _plot(frame: Frame, height: float, labels: Sequence[str], *, strong: bool = False) -> Box:

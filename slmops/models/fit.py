@@ -37,12 +37,17 @@ def memory_needed_mb(parameters: int, purpose: Purpose, *, bytes_per_parameter: 
         batch_tokens: Tokens that go through the model at once, padding included.
     """
     weights = parameters * bytes_per_parameter / 1e6
-    activations = batch_tokens * 100 * 1.5 * math.sqrt(parameters) / 1e6
+    activations = activations_mb(parameters, batch_tokens)
     if purpose == "inference":
         return _PROCESS_MB + weights + activations / 4
     logits = batch_tokens * _VOCABULARY * 12 / 1e6
     trained = parameters * 12 / 1e6 if purpose == "training-full" else 0.1 * weights
     return _PROCESS_MB + weights + trained + activations + logits
+
+
+def activations_mb(parameters: int, tokens: float) -> float:
+    """About what a training keeps of so many tokens for the backward pass, logits apart, in units of 10⁶ bytes."""
+    return tokens * 100 * 1.5 * math.sqrt(parameters) / 1e6
 
 
 def physical_cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from slmops.models.shrink import Wish
 from slmops.progress import say
 from slmops.sections import TrainingSection
 from slmops.stages.context import MODEL, Context, DataContext, ModelAt, rows_of
+from slmops.stages.foreseeing import Around, Start
 from slmops.stages.layering import open_layers
 from slmops.tasks.base import Task
 from slmops.training.registry import objective_key
@@ -169,6 +171,7 @@ def train_model(
     scoring: Callable[[StageResult, Template], Scorer] | None = None,
     watch: Watch | None = None,
     adapter_alone: bool = False,
+    around: Around | None = None,
 ) -> StageResult:
     """Train ``base`` on the labelled rows or, with ``answers`` among the inputs, on what these say all rows train on.
 
@@ -183,6 +186,7 @@ def train_model(
         scoring: Loads the teacher that scores the student's own samples to rows of the data, where the section has such.
         watch: Is told the validation loss on the way.
         adapter_alone: Keep the adapter, in the folder ``adapter``, and not the model that it makes of the base.
+        around: Lies around the training, and gives further facts.
     """
     recipe = context.recipe
     config = _what_it_computes(section)
@@ -204,25 +208,28 @@ def train_model(
         known = section if answers is None or taught is not None else without_signals(section)
         chosen = known if updates_of is None else known.model_copy(update={"max_steps": updates_of.facts["steps"]})
         signals, layers = taught(template, rows) if taught is not None else (None, None)
-        trained = train(
-            base.path,
-            folder / (ADAPTER if adapter_alone else MODEL),
-            work,
-            template=template,
-            rows=rows,
-            validation=[gold_rows(task, row)[0] for row in rows_of(data, "validation")],
-            section=chosen,
-            seed=recipe.seed,
-            what=stage,
-            signals=signals,
-            layers=layers,
-            scorer=scoring(data, template) if scoring is not None and chosen.on_policy is not None else None,
-            watch=watch,
-            adapter_alone=adapter_alone,
-            logs=(section.logging_dir / recipe.name if section.logging_dir else recipe.output_path / LOGS) / stage,
-        )
+        validation = [gold_rows(task, row)[0] for row in rows_of(data, "validation")]
+        start = Start(base.path, chosen, template, rows, validation, recipe.seed, work)
+        with around(start) if around is not None else nullcontext({}) as more:
+            trained = train(
+                base.path,
+                folder / (ADAPTER if adapter_alone else MODEL),
+                work,
+                template=template,
+                rows=rows,
+                validation=validation,
+                section=chosen,
+                seed=recipe.seed,
+                what=stage,
+                signals=signals,
+                layers=layers,
+                scorer=scoring(data, template) if scoring is not None and chosen.on_policy is not None else None,
+                watch=watch,
+                adapter_alone=adapter_alone,
+                logs=(section.logging_dir / recipe.name if section.logging_dir else recipe.output_path / LOGS) / stage,
+            )
         facts = {name: value for name, value in asdict(trained).items() if name not in ("on_policy", "kept") or value is not None}
-        return Made({**facts, "rows": len(rows)}, seed=recipe.seed)
+        return Made({**facts, "rows": len(rows), **more}, seed=recipe.seed)
 
     return context.workspace.stage(key, make)
 

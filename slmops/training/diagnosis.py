@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Any
 
 _SAME = 0.02
 """Share of a loss by which it may move and count as where it was; the noise of a look at some hundred answer tokens."""
@@ -15,14 +16,20 @@ _HIGHER = 1.05
 _WEAK = 0.9
 """Share of the first validation loss above which the lowest is hardly better than the base model."""
 
+_NO_BETTER = 0.02
+"""Most that a score may be above that of one answer to every row, where rows cannot tell the two apart, and count as no better."""
+
+_FEWEST = 10
+"""Validation rows with answers below which a score says nothing."""
+
 
 @dataclass(frozen=True)
 class Diagnosis:
     """What became of a training.
 
     Args:
-        kind: ``good``, ``still learning``, ``overfitting``, ``diverged``, ``nothing learned``, ``hardly learned``, ``labels never
-            seen`` or ``unknown``.
+        kind: ``good``, ``still learning``, ``overfitting``, ``diverged``, ``nothing learned``, ``hardly learned``, ``base too
+            weak``, ``labels never seen`` or ``unknown``.
         sentence: What was seen.
         advice: What to try; empty where nothing is wrong.
         since: The update from which on it went wrong, where there is one.
@@ -42,15 +49,38 @@ class Diagnosis:
 
 
 def diagnose(
-    curve: Sequence[Mapping[str, float | None]], *, planned: int, labels: Mapping[str, Mapping[str, int]] | None = None
+    curve: Sequence[Mapping[str, float | None]],
+    *,
+    planned: int,
+    labels: Mapping[str, Mapping[str, int]] | None = None,
+    scores: Mapping[str, Any] | None = None,
 ) -> Diagnosis:
-    """Read a curve; the first thing that is wrong is what is said.
+    """Read a curve, and the answers to validation rows where there are some; the first thing that is wrong is what is said.
 
     Args:
         curve: ``step``, mean training ``loss`` since the point before, ``validation`` loss or ``None``; in order.
         planned: Updates that were to be made.
         labels: Rows by label and split, where answers are labels.
+        scores: Of :func:`slmops.stages.before_after.compare`.
     """
+    found = _by_curve(curve, planned, labels)
+    if found.kind not in ("good", "hardly learned", "unknown") or not scores or scores["rows"] < _FEWEST:
+        return found
+    tuned, same = scores["after"]["value"], scores["constant"]
+    no_better = tuned is not None and same["value"] is not None and tuned - same["value"] <= _NO_BETTER
+    if not no_better or scores["against_constant"]["word"] == "better":
+        return found
+    return Diagnosis(
+        "base too weak",
+        f"after the training the answers are no better than {same['answer']!r} to every row "
+        f"({tuned:.3f} against {same['value']:.3f} on {scores['rows']:,} validation rows), and {found.sentence}",
+        "try a larger model, or look whether the answers follow from what is asked",
+    )
+
+
+def _by_curve(
+    curve: Sequence[Mapping[str, float | None]], planned: int, labels: Mapping[str, Mapping[str, int]] | None
+) -> Diagnosis:
     unseen = [name for name, count in (labels or {}).items() if not count.get("train") and count.get("validation")]
     if unseen:
         return Diagnosis(

@@ -42,7 +42,7 @@ from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
 from slmops.training.parallel import DataParallel
 from slmops.training.projection import Projection
 from slmops.training.reports import Reports
-from slmops.training.watching import Watch, Watcher, curve_of, looked_at, lowest_of
+from slmops.training.watching import Watch, Watcher, curve_of, looked_at, lowest_of, rates_of
 
 _SINCE = "since_report.json"
 """The sum of the losses since the last report, and the update of that."""
@@ -52,8 +52,9 @@ _SINCE = "since_report.json"
 class Trained:
     """Facts of a finished run: updates, made and planned, answer tokens, seconds of this process, loss curve, rows set aside.
 
-    ``on_policy`` has those of the student's own samples (:attr:`slmops.training.on_policy.OwnSamples.facts`), where it
-    learned from such; ``kept`` is the update whose weights were kept, where that was the one with the lowest validation loss.
+    ``rates`` are the learning rates after the updates of the curve; ``on_policy`` has the facts of the student's own samples
+    (:attr:`slmops.training.on_policy.OwnSamples.facts`), where it learned from such; ``kept`` is the update whose weights were
+    kept, where that was the one with the lowest validation loss.
     """
 
     steps: int
@@ -62,6 +63,7 @@ class Trained:
     seconds: float
     curve: list[dict[str, float | None]]
     too_long: int
+    rates: list[float]
     on_policy: dict[str, float] | None = None
     kept: int | None = None
 
@@ -207,6 +209,7 @@ def train(
         seconds=round(time.monotonic() - started, 1),
         curve=curve_of(trainer.state),
         too_long=len(rows) - len(kept),
+        rates=rates_of(trainer.state),
         on_policy=own.facts if own is not None else None,
         kept=lowest,
     )

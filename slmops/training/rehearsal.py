@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
 
 import torch
 
@@ -16,9 +14,9 @@ from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.sections import TrainingSection
 from slmops.signals.distribution import Distribution
+from slmops.training.attempt import Attempt, updating
 from slmops.training.batches import collate
 from slmops.training.findings import Pull, Selected, Tokens
-from slmops.training.forward import total_loss
 from slmops.training.inputs import open_student
 from slmops.training.machine import autocast_type
 from slmops.training.matching import LayerLosses, RowLayers
@@ -159,68 +157,27 @@ def try_training(
         internals = None if on_layers is None else on_layers.rows
         whole = {**collate(encoded, pad_id, signals, internals), **into_batch(beside.pairs, pad_id)}
         batch = {name: tensor.to(device) for name, tensor in whole.items()}
-        run = _Run(model, batch, projection, on_layers, PairLoss.of(objective, model), autocast_type(section.precision))
-        pulls = tuple(run.pull(term) for term in objective.terms)
+        run = Attempt(model, projection, on_layers, PairLoss.of(objective, model), autocast_type(section.precision))
+        pulls = tuple(_pull(run, batch, term) for term in objective.terms)
         started = time.perf_counter()
-        loss = run.backward(objective, done=0.0)
+        loss = run.backward(batch, objective, done=0.0)
         seconds = time.perf_counter() - started
+        update = updating(model)
+        update()
         return Tried(
             loss=loss,
             pulls=pulls,
             token_seconds=seconds / int(batch["attention_mask"].sum()),
-            update_seconds=_update_seconds(model),
+            update_seconds=update(),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
         )
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A model and the batch that it is tried on."""
-
-    model: Any
-    batch: Mapping[str, torch.Tensor]
-    projection: Projection | None
-    on_layers: LayerLosses | None
-    on_pairs: PairLoss | None
-    dtype: torch.dtype | None
-
-    def backward(self, losses: WeightedSum, *, done: float) -> float:
-        """The loss of an update; its gradient takes the place of the one before.
-
-        Args:
-            losses: All of a recipe, or one of them.
-            done: Share of the updates that are done.
-        """
-        self.model.zero_grad(set_to_none=True)
-        with torch.autocast(self.batch["input_ids"].device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            loss = torch.zeros((), device=self.batch["input_ids"].device)
-            if losses.on_tokens or losses.on_layers:
-                on_layers = self.on_layers.only(losses.on_layers) if self.on_layers is not None and losses.on_layers else None
-                of_rows = total_loss(self.model, self.batch, partial(losses, done=done), self.projection, on_layers, done)
-                loss = loss + of_rows / len(self.batch["shift_labels"])
-            if self.on_pairs is not None and losses.on_pairs is not None:
-                loss = loss + self.on_pairs(self.batch, done=done)
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
-        return float(loss.detach())
-
-    def pull(self, term: Term) -> Pull:
-        """How a term pulls at the first update; of one that begins later, at the last."""
-        begins = term.weight.at(0.0)
-        weight, done = (begins, 0.0) if begins else (term.weight.at(1.0), 1.0)
-        self.backward(WeightedSum((term,)), done=done)
-        gradients = [parameter.grad.norm() for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = float(torch.stack(gradients).norm()) if gradients else 0.0
-        return Pull(term.name, weight, norm, term.objective.needs_signal)
-
-
-def _update_seconds(model: Any) -> float:
-    """Of an optimizer's step that is not the first, which makes room for its state; with a learning rate of zero."""
-    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    if not trained:
-        return 0.0
-    optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
-    optimizer.step()
-    started = time.perf_counter()
-    optimizer.step()
-    return time.perf_counter() - started
+def _pull(run: Attempt, batch: Mapping[str, torch.Tensor], term: Term) -> Pull:
+    """How a term pulls at the first update; of one that begins later, at the last."""
+    begins = term.weight.at(0.0)
+    weight, done = (begins, 0.0) if begins else (term.weight.at(1.0), 1.0)
+    run.backward(batch, WeightedSum((term,)), done=done)
+    gradients = [parameter.grad.norm() for parameter in run.model.parameters() if parameter.grad is not None]
+    norm = float(torch.stack(gradients).norm()) if gradients else 0.0
+    return Pull(term.name, weight, norm, term.objective.needs_signal)

@@ -134,6 +134,11 @@ def curve_of(state: TrainerState) -> list[dict[str, float | None]]:
     ]
 
 
+def rates_of(state: TrainerState) -> list[float]:
+    """The learning rates after the updates of the curve."""
+    return [float(entry["learning_rate"]) for entry in state.log_history if "loss" in entry]
+
+
 def lowest_of(state: TrainerState) -> int | None:
     """The update after which the validation loss was the lowest; ``None`` without validation rows."""
     looks = [(entry["validation"], entry["step"]) for entry in state.log_history if "validation" in entry]

@@ -123,6 +123,73 @@ def test_parts_of_the_file_train_and_validate(finetune: Call, tmp_path: Path) ->
     assert len((data / "validation.jsonl").read_text().splitlines()) == 10
 
 
+def test_the_plan_says_the_defaults_and_writes_nothing(finetune: Call, tmp_path: Path) -> None:
+    done = finetune("--plan", "--learning_rate", "2e-4")
+    assert done.code == 0, done.err
+    lines = [line.split() for line in done.out.splitlines()]
+    assert ["learning_rate", "0.0002", "yours"] in lines
+    assert ["max_steps", "8", "yours"] in lines
+    (batch,) = [line for line in lines if line[0] == "batch_size"]
+    assert batch[1:4] == ["8", "default", "for"]
+    assert [line[:2] for line in lines[-2:]] == [["run", "data"], ["run", "tuned"]]
+    assert not (tmp_path / "out").exists()
+    planned = json.loads(finetune("--plan", "--json").out)
+    assert {one["name"]: one["origin"] for one in planned["settings"]}["learning_rate"] == "default"
+    assert [step["stage"] for step in planned["steps"]] == ["data", "tuned"]
+
+
+def test_defaults_are_said_kept_in_the_recipe_and_a_rerun_has_them(finetune: Call, tmp_path: Path, call: Call) -> None:
+    done = finetune("--task", "classification", "--batch_size", "6")
+    assert done.code == 0, done.err
+    out = tmp_path / "out"
+    facts, recipe = read_json(out / "finetune.json"), yaml.safe_load((out / "recipe.yaml").read_text())
+    said = {one["name"]: (one["value"], one["origin"]) for one in facts["settings"]}
+    assert said["batch_size"] == (6, "yours")
+    assert said["learning_rate"] == (recipe["training"]["learning_rate"], "default")
+    assert said["validation"] == ("9 rows", "default")
+    assert "learning_rate" in done.err
+    assert "ETA" in done.err
+    assert facts["estimate"]["updates"] == 8
+    assert facts["peak_mb"] > 100
+    again = call("run", out / "recipe.yaml")
+    assert again.code == 0, again.err
+    assert "[tuned]" not in again.err
+    assert "[scores]" not in again.err
+
+
+def test_answers_before_and_after_and_a_report(finetune: Call, tmp_path: Path) -> None:
+    done = finetune("--task", "classification", "--method", "full", "--max_steps", "60", "--learning_rate", "5e-3")
+    assert done.code == 0, done.err
+    out = tmp_path / "out"
+    facts = read_json(out / "finetune.json")
+    scores = facts["scores"]
+    assert (scores["measure"], scores["of"]) == ("accuracy", 9)
+    assert scores["rows"] == 9
+    assert scores["before"]["value"] == 0
+    assert scores["after"]["value"] > 0.5
+    assert scores["after"]["interval"][0] <= scores["after"]["value"] <= scores["after"]["interval"][1]
+    assert "score     accuracy 0.000 [" in done.out
+    page = (out / "finetune.html").read_text()
+    assert facts["diagnosis"]["sentence"].replace("'", "&#39;") in page
+    assert "please" in page.partition('id="answers"')[2]
+
+
+def test_scores_can_be_left_out(finetune: Call, tmp_path: Path) -> None:
+    done = finetune("--task", "classification", "--no_score", "--max_steps", "2")
+    assert done.code == 0, done.err
+    assert read_json(tmp_path / "out/finetune.json")["scores"] is None
+    assert "score " not in done.out
+    assert yaml.safe_load((tmp_path / "out/recipe.yaml").read_text())["score"] is False
+
+
+def test_what_does_not_fit_says_what_would(finetune: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slmops.training.dryrun.memory_available_mb", lambda: -1e9)
+    done = finetune()
+    assert done.code == 2
+    assert "the training needs about" in done.err
+    assert not (tmp_path / "out/finetune.json").exists()
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_qlora_leaves_an_adapter_for_the_whole_weights(finetune: Call, tiny_model: Path, tmp_path: Path, bits: int) -> None:
     done = finetune("--method", "qlora", "--bits", bits, "--learning_rate", "5e-3")

@@ -59,3 +59,19 @@ def test_rows_by_themselves_are_taken_as_before() -> None:
     each, _ = take_share(ROWS, count=30, key=lambda row: row.question, group=lambda row: "", together=lambda row: row.id, seed=0)
     assert alone == each
     assert len(alone) == 30
+
+
+def test_rows_that_are_taken_together_leave_every_answer_a_row() -> None:
+    # The only row with the answer "rare" is alike to one with "a": taken with it, nobody could learn it.
+    rows = [Row.of(f"group{n} row{n}", "a") for n in range(8)] + [Row.of("group0 other", "rare")]
+    for seed in range(20):
+        assert "group0 other" not in taken(rows, 4, seed=seed)
+
+
+def test_of_few_rows_every_answer_stays_in_training() -> None:
+    for answers in ("abcdabcdabcd", "aabbccdd", "aaaaaaab"):
+        rows = [Row.of(f"group{n} row{n}", answer) for n, answer in enumerate(answers)]
+        for share in (0.1, 0.15, 0.2):
+            chosen = taken(rows, max(1, round(len(rows) * share)), together=False)
+            assert len(chosen) >= 1
+            assert {row.answer for row in rows if row.question not in chosen} == set(answers)

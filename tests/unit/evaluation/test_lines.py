@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from slmops.evaluation.lines import Curve, Line, curve_chart, load_chart, reliability_chart
+from slmops.evaluation.lines import Curve, Line, Mark, curve_chart, load_chart, reliability_chart
+from slmops.evaluation.svg import text_width
 from tests.unit.evaluation.svg_marks import WIDTHS, frame, marks, texts
 
 
@@ -20,6 +21,25 @@ def test_a_curve_chart_has_a_line_a_training_and_dots_for_validation(width: int)
     heights = [float(pair.split()[1]) for pair in marks(svg, "path", "curve")[0].attrib["d"][1:].split("L")]
     assert heights == sorted(heights)
     assert len(heights) < 200
+
+
+@WIDTHS
+@pytest.mark.parametrize("step", [0, 200, 400])
+def test_a_step_is_named_above_the_plot_and_inside_the_chart(width: int, step: int) -> None:
+    curves = [Curve("training", "series-8", [(0, 3.0), (400, 1.0)], [])]
+    svg = curve_chart(
+        curves, frame(width), x_axis="Step", y_axis="Loss", mark=Mark(step, "kept here, then overfitting", shaded=True)
+    )
+    (name,) = [text for text in marks(svg, "text", "label") if text.text == "kept here, then overfitting"]
+    assert float(name.attrib["x"]) >= 2
+    assert float(name.attrib["x"]) + text_width("kept here, then overfitting", 12) <= width
+    (line,), (shade,) = marks(svg, "line", "reference"), marks(svg, "rect", "beyond")
+    assert line.attrib["x1"] == line.attrib["x2"] == shade.attrib["x"]
+    assert float(name.attrib["y"]) < float(shade.attrib["y"])
+    ends = marks(svg, "path", "curve")[0].attrib["d"][1:].split("L")
+    left, right = (float(ends[place].split()[0]) for place in (0, -1))
+    assert float(line.attrib["x1"]) == pytest.approx(left + (right - left) * step / 400, abs=0.2)
+    assert not marks(curve_chart(curves, frame(width), x_axis="Step", y_axis="Loss"), "line", "reference")
 
 
 @WIDTHS
