@@ -20,6 +20,7 @@ from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.teaching import ADAPTER, train_model
 from slmops.tasks.base import task_name
 from slmops.training.diagnosis import diagnose
+from slmops.training.registry import own_file
 from slmops.workspace import StageResult, Step, Workspace, remove_tree, replace_folder
 
 _NEEDED = ("torch", "transformers", "accelerate")
@@ -51,6 +52,10 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
         for package in (*_NEEDED, *(("peft",) if lora else ())):
             if find_spec(package) is None:
                 raise MissingExtraError(package, "train")
+        if any(own_file(spec) for spec in recipe.training.objectives):
+            from slmops.training.objectives import WeightedSum
+
+            WeightedSum.of(recipe.training.objectives)
         base = resolve(recipe.model)
         purpose: Purpose = "training-lora" if lora else "training-full"
         weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4

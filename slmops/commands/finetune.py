@@ -11,6 +11,7 @@ import typer
 from slmops.commands import options as given
 from slmops.commands.common import new_app, print_finetuned, run_name
 from slmops.config import FinetuneRecipe, build
+from slmops.errors import UsageError
 from slmops.progress import say
 from slmops.values import with_overrides
 
@@ -64,6 +65,15 @@ def finetune(
     target_modules: Annotated[
         str | None, typer.Option("--target_modules", help="Layers with an adapter, separated by commas; left out: all linear ones")
     ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss", help="A loss of your own, my_loss.py:MyLoss: on pairs of rows beside cross-entropy, or in its place"
+        ),
+    ] = None,
+    loss_weight: Annotated[
+        float | None, typer.Option("--loss_weight", help="Of your loss beside a cross-entropy of weight 1; left out: 1")
+    ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Write the merged weights too")] = False,
     seed: given.Seed = 0,
     as_json: given.AsJson = False,
@@ -85,7 +95,7 @@ def finetune(
         "dora": True if method is Method.DORA else None,
         "bits": bits if method is Method.QLORA else None,
     }
-    training = {
+    training: dict[str, Any] = {
         "lora": None if method is Method.FULL else _said(lora),
         "max_steps": max_steps,
         "epochs": epochs,
@@ -93,6 +103,12 @@ def finetune(
         "batch_size": batch_size,
         "gradient_accumulation_steps": accumulation,
     }
+    if loss is not None:
+        from slmops.training.objectives.own import objectives_with
+
+        training["objectives"] = objectives_with(loss, loss_weight)
+    elif loss_weight is not None:
+        raise UsageError("there is no loss of your own to weigh", where="--loss_weight", fix="name it: --loss my_loss.py:MyLoss")
     values: dict[str, Any] = {
         "name": run_name(output_path),
         "task_type": task_type or detected.task_type,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
+from slmops.errors import ConfigError
 from slmops.sections import TrainingSection
 from slmops.signals.distribution import Distribution
 from slmops.training.batches import collate
@@ -23,6 +25,8 @@ from slmops.training.inputs import open_student
 from slmops.training.machine import autocast_type
 from slmops.training.matching import LayerLosses, RowLayers
 from slmops.training.objectives import WeightedSum
+from slmops.training.objectives.modules import OwnPairLoss, OwnTokenLoss
+from slmops.training.objectives.own import OwnLoss
 from slmops.training.objectives.weighted import Term
 from slmops.training.pairs import Pair, PairLoss, into_batch
 from slmops.training.projection import Projection
@@ -171,6 +175,33 @@ def try_training(
             update_seconds=_update_seconds(model),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
         )
+
+
+def try_own_losses(
+    model: Any,
+    objective: WeightedSum,
+    batch: Mapping[str, torch.Tensor],
+    projection: Projection | None,
+    dtype: torch.dtype | None,
+) -> None:
+    """Each loss of the user's own on a batch of the training, forward and backward; nothing is kept.
+
+    Raises:
+        ConfigError: Its code fails on real sizes, or value or gradient is not finite.
+    """
+    own = [term for term in objective.terms if isinstance(term.objective, OwnLoss | OwnTokenLoss | OwnPairLoss)]
+    if not own or "input_ids" not in batch:
+        return
+    device = next(model.parameters()).device
+    placed = {name: tensor.to(device) for name, tensor in batch.items()}
+    with torch.random.fork_rng():
+        run = _Run(model.train(), placed, projection, None, PairLoss.of(objective, model), dtype)
+        for term in own:
+            loss, pull = run.backward(WeightedSum((term,)), done=0.0), run.pull(term)
+            if not math.isfinite(loss) or not math.isfinite(pull.norm):
+                what = f"the loss is {loss:g}" if not math.isfinite(loss) else "a gradient is not finite"
+                raise ConfigError(f"on the first batch {what}", where=term.name, fix="bound what it divides by and takes roots of")
+    model.zero_grad(set_to_none=True)
 
 
 @dataclass(frozen=True)
