@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slmops.config import FinetuneRecipe, save_recipe
 from slmops.errors import DataError, MissingExtraError
@@ -22,6 +22,9 @@ from slmops.tasks.base import task_name
 from slmops.training.diagnosis import diagnose
 from slmops.training.registry import own_file
 from slmops.workspace import StageResult, Step, Workspace, remove_tree, replace_folder
+
+if TYPE_CHECKING:
+    from slmops.training.watching import Watch
 
 _NEEDED = ("torch", "transformers", "accelerate")
 
@@ -45,30 +48,57 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
     Raises:
         SlmopsError: Something in the recipe, the data or the machine stops it; the message says what to do.
     """
-    workspace = Workspace(recipe.output_path)
-    with workspace.lock():
-        task_name(recipe.task_type)
-        lora = recipe.training.lora
-        for package in (*_NEEDED, *(("peft",) if lora else ())):
-            if find_spec(package) is None:
-                raise MissingExtraError(package, "train")
-        if any(own_file(spec) for spec in recipe.training.objectives):
-            from slmops.training.objectives import WeightedSum
-
-            WeightedSum.of(recipe.training.objectives)
-        base = resolve(recipe.model)
-        purpose: Purpose = "training-lora" if lora else "training-full"
-        weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
-        check_fits(base.parameters, purpose, what=f"the model {base.reference}", bytes_per_parameter=weight_bytes)
-        check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
+    with Workspace(recipe.output_path).lock():
+        start = begin(recipe)
         save_recipe(recipe.output_path / "recipe.yaml", recipe)
-        context = DataContext(recipe, workspace)
-        prepared = prepare_data(context, located(base))
-        if not gold_of(context, prepared).training:
-            raise DataError(
-                "no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from"
-            )
-        return _published(recipe, base, prepared, _tuned(context, recipe, base, prepared))
+        return _published(recipe, start.base, start.prepared, tune(start))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a fine-tuning starts from: its recipe, the model that is trained, and the prepared rows."""
+
+    context: DataContext
+    recipe: FinetuneRecipe
+    base: ResolvedModel
+    prepared: StageResult
+
+
+def begin(recipe: FinetuneRecipe) -> Start:
+    """The stages before the training, which all trainings on the same data share.
+
+    Raises:
+        SlmopsError: As :func:`finetune`.
+    """
+    task_name(recipe.task_type)
+    lora = recipe.training.lora
+    for package in (*_NEEDED, *(("peft",) if lora else ())):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "train")
+    if any(own_file(spec) for spec in recipe.training.objectives):
+        from slmops.training.objectives import WeightedSum
+
+        WeightedSum.of(recipe.training.objectives)
+    base = resolve(recipe.model)
+    purpose: Purpose = "training-lora" if lora else "training-full"
+    weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
+    check_fits(base.parameters, purpose, what=f"the model {base.reference}", bytes_per_parameter=weight_bytes)
+    check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
+    context = DataContext(recipe, Workspace(recipe.output_path))
+    prepared = prepare_data(context, located(base))
+    if not gold_of(context, prepared).training:
+        raise DataError("no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from")
+    return Start(context, recipe, base, prepared)
+
+
+def tune(start: Start, watch: Watch | None = None) -> StageResult:
+    """The training itself.
+
+    Args:
+        start: Of :func:`begin`.
+        watch: Is told the validation loss on the way.
+    """
+    return _tuned(start.context, start.recipe, start.base, start.prepared, watch)
 
 
 def plan(recipe: FinetuneRecipe) -> list[Step]:
@@ -80,9 +110,15 @@ def plan(recipe: FinetuneRecipe) -> list[Step]:
     return workspace.steps
 
 
-def _tuned(context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None, prepared: StageResult) -> StageResult:
+def _tuned(
+    context: DataContext,
+    recipe: FinetuneRecipe,
+    base: ResolvedModel | None,
+    prepared: StageResult,
+    watch: Watch | None = None,
+) -> StageResult:
     alone = recipe.training.lora is not None
-    return train_model(context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=alone)
+    return train_model(context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=alone, watch=watch)
 
 
 def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResult, tuned: StageResult) -> Finetuned:
