@@ -43,6 +43,17 @@ class BaseRecipe(Section, ABC):
     seed: int = Field(0, ge=0, description="Seed of splits, batches and initial weights")
     chat_template: str = Field("own", description="own, compact, plain or the path of a .jinja file")
     data: DataSection
+    search: SearchSection | None = Field(None, description="What slmops search varies; a run does not read it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _search_at_the_top(cls, values: Any) -> Any:
+        """``search_strategy`` and ``search_space`` may stand beside the sections of the recipe."""
+        if not isinstance(values, dict) or not any(key in values for key in _SEARCH_KEYS):
+            return values
+        moved = {key: values[key] for key in _SEARCH_KEYS if key in values}
+        rest = {key: value for key, value in values.items() if key not in _SEARCH_KEYS}
+        return {**rest, "search": {**(values.get("search") or {}), **moved}}
 
     @property
     @abstractmethod
@@ -63,17 +74,6 @@ class Recipe(BaseRecipe):
     gates: tuple[str, ...] = Field(
         (), description="What must hold for a model to be packaged; a mapping non_inferior: {to, margin, measure} is read too"
     )
-    search: SearchSection | None = Field(None, description="What slmops search varies; a run does not read it")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _search_at_the_top(cls, values: Any) -> Any:
-        """``search_strategy`` and ``search_space`` may stand beside the sections of the recipe."""
-        if not isinstance(values, dict) or not any(key in values for key in _SEARCH_KEYS):
-            return values
-        moved = {key: values[key] for key in _SEARCH_KEYS if key in values}
-        rest = {key: value for key, value in values.items() if key not in _SEARCH_KEYS}
-        return {**rest, "search": {**(values.get("search") or {}), **moved}}
 
     @model_validator(mode="after")
     def _something_is_measured(self) -> Recipe:
@@ -190,6 +190,19 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: The file is not valid YAML, or a value is wrong.
     """
     return build(Recipe, read_values(path, overrides), where=str(path))
+
+
+def is_finetuning(values: Mapping[str, Any]) -> bool:
+    """Whether the values of a recipe are those of a :class:`FinetuneRecipe`, which names a model and no teacher."""
+    return "model" in values and "teacher" not in values
+
+
+def load_any_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe | FinetuneRecipe:
+    """:func:`load_recipe`, or the same for a fine-tuning."""
+    values = read_values(path, overrides)
+    if is_finetuning(values):
+        return build(FinetuneRecipe, values, where=str(path))
+    return build(Recipe, values, where=str(path))
 
 
 def save_recipe(path: Path, recipe: BaseRecipe) -> None:

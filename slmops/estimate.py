@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from slmops.config import Recipe
+from slmops.config import BaseRecipe, FinetuneRecipe, Recipe
 from slmops.data.sources import RawSplits
 from slmops.models.fit import Purpose, memory_beside_mb, memory_needed_mb
 from slmops.preflight import disk_mb
@@ -93,6 +93,20 @@ def estimate_trial(
     return work.teaching(recipe, teacher_parameters), seconds
 
 
+def estimate_tuning(recipe: FinetuneRecipe, rows: RawSplits, parameters: int, rate: float, *, answered: bool) -> float:
+    """Seconds of a fine-tuning with the recipe's own values, and of a look at its validation rows.
+
+    Args:
+        recipe: The recipe.
+        rows: Its data.
+        parameters: Weights of the model.
+        rate: As in :func:`estimate`.
+        answered: Whether it answers the validation rows too.
+    """
+    work = _Work.of(recipe, rows, rate)
+    return work.training(recipe.training, work.labelled, parameters) + work.answering(work.validation * answered, parameters)
+
+
 @dataclass(frozen=True)
 class _Work:
     """How many rows there are to work on, how long they are, and how fast this machine is."""
@@ -105,7 +119,7 @@ class _Work:
     rate: float
 
     @classmethod
-    def of(cls, recipe: Recipe, rows: RawSplits, rate: float) -> _Work:
+    def of(cls, recipe: BaseRecipe, rows: RawSplits, rate: float) -> _Work:
         data = recipe.data
         shares = data.test_share * (not rows.test) + data.validation_share * (not rows.validation)
         questions = [row.question for row in (*rows.labelled, *rows.pool)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slmops.config import FinetuneRecipe, save_recipe
 from slmops.errors import DataError, MissingExtraError
@@ -28,7 +28,11 @@ from slmops.stages.teaching import ADAPTER, train_model
 from slmops.tasks.base import task_name
 from slmops.training.defaults import Setting, table
 from slmops.training.diagnosis import diagnose
+from slmops.training.registry import own_file
 from slmops.workspace import StageResult, Step, Workspace, remove_tree, replace_folder
+
+if TYPE_CHECKING:
+    from slmops.training.watching import Watch
 
 _NEEDED = ("torch", "transformers", "accelerate")
 _FEW_TOKENS = 128
@@ -62,35 +66,70 @@ def finetune(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Finetuned:
     Raises:
         SlmopsError: Something in the recipe, the data or the machine stops it; the message says what to do.
     """
-    workspace = Workspace(recipe.output_path)
-    with workspace.lock(), remote_code(recipe.trust_remote_code):
-        task_name(recipe.task_type)
-        lora = recipe.training.lora
-        for package in (*_NEEDED, *(("peft",) if lora else ())):
-            if find_spec(package) is None:
-                raise MissingExtraError(package, "train")
-        if recipe.training.report_to:
-            from slmops.training.reports import check_names
+    with Workspace(recipe.output_path).lock(), remote_code(recipe.trust_remote_code):
+        start = begin(recipe, choose)
+        save_recipe(recipe.output_path / "recipe.yaml", start.recipe)
+        return _published(start, tune(start))
 
-            check_names(recipe.training.report_to)
-        base = resolve(recipe.model)
-        purpose: Purpose = "training-lora" if lora else "training-full"
-        weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
-        what = f"the model {base.reference}"
-        # With hardly a batch: what batches need is found by a dry run, which says what else would fit.
-        check_fits(base.parameters, purpose, what=what, bytes_per_parameter=weight_bytes, batch_tokens=_FEW_TOKENS)
-        check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
-        prepared = prepare_data(DataContext(recipe, workspace), located(base))
-        recipe, chosen = settle(recipe, _method(recipe), base.path, prepared, choose)
-        context = DataContext(recipe, workspace)
-        save_recipe(recipe.output_path / "recipe.yaml", recipe)
-        if not gold_of(context, prepared).training:
-            raise DataError(
-                "no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from"
-            )
-        settings = table_of(recipe, chosen, prepared)
-        tuned = _tuned(context, recipe, base, prepared, settings)
-        return _published(context, recipe, base, prepared, tuned, settings)
+
+@dataclass(frozen=True)
+class Start:
+    """What a fine-tuning starts from: its settled recipe, the model that is trained, the prepared rows, and settings to show."""
+
+    context: DataContext
+    recipe: FinetuneRecipe
+    base: ResolvedModel
+    prepared: StageResult
+    settings: Sequence[Setting]
+
+
+def begin(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Start:
+    """The stages before the training, which all trainings on the same data share.
+
+    Args:
+        recipe: What to train on what.
+        choose: As of :func:`finetune`.
+
+    Raises:
+        SlmopsError: As :func:`finetune`.
+    """
+    task_name(recipe.task_type)
+    lora = recipe.training.lora
+    for package in (*_NEEDED, *(("peft",) if lora else ())):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "train")
+    if recipe.training.report_to:
+        from slmops.training.reports import check_names
+
+        check_names(recipe.training.report_to)
+    if any(own_file(spec) for spec in recipe.training.objectives):
+        from slmops.training.objectives import WeightedSum
+
+        WeightedSum.of(recipe.training.objectives)
+    base = resolve(recipe.model)
+    purpose: Purpose = "training-lora" if lora else "training-full"
+    weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
+    what = f"the model {base.reference}"
+    # With hardly a batch: what batches need is found by a dry run, which says what else would fit.
+    check_fits(base.parameters, purpose, what=what, bytes_per_parameter=weight_bytes, batch_tokens=_FEW_TOKENS)
+    check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
+    workspace = Workspace(recipe.output_path)
+    prepared = prepare_data(DataContext(recipe, workspace), located(base))
+    recipe, chosen = settle(recipe, _method(recipe), base.path, prepared, choose)
+    context = DataContext(recipe, workspace)
+    if not gold_of(context, prepared).training:
+        raise DataError("no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from")
+    return Start(context, recipe, base, prepared, table_of(recipe, chosen, prepared))
+
+
+def tune(start: Start, watch: Watch | None = None) -> StageResult:
+    """The training itself.
+
+    Args:
+        start: Of :func:`begin`.
+        watch: Is told the validation loss on the way; such a training is one of many, and nothing is foreseen of it.
+    """
+    return _tuned(start.context, start.recipe, start.base, start.prepared, start.settings, watch)
 
 
 def settled(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> tuple[FinetuneRecipe, list[Setting]]:
@@ -114,11 +153,18 @@ def plan(recipe: FinetuneRecipe) -> list[Step]:
 
 
 def _tuned(
-    context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None, prepared: StageResult, settings: Sequence[Setting]
+    context: DataContext,
+    recipe: FinetuneRecipe,
+    base: ResolvedModel | None,
+    prepared: StageResult,
+    settings: Sequence[Setting],
+    watch: Watch | None = None,
 ) -> StageResult:
     alone = recipe.training.lora is not None
-    around = partial(foreseen, intro=table(settings))
-    return train_model(context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=alone, around=around)
+    around = partial(foreseen, intro=table(settings)) if watch is None else None
+    return train_model(
+        context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=alone, around=around, watch=watch
+    )
 
 
 def _scores(
@@ -134,15 +180,9 @@ def _scores(
     return found if found["rows"] else None
 
 
-def _published(
-    context: DataContext,
-    recipe: FinetuneRecipe,
-    base: ResolvedModel,
-    prepared: StageResult,
-    tuned: StageResult,
-    settings: Sequence[Setting],
-) -> Finetuned:
+def _published(start: Start, tuned: StageResult) -> Finetuned:
     """Put what people look for at the top of the run's folder."""
+    context, recipe, base, prepared, settings = start.context, start.recipe, start.base, start.prepared, start.settings
     root = recipe.output_path
     if recipe.training.lora is None:
         replace_folder(root / MODEL, tuned.path / MODEL)

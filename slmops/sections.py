@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -313,13 +314,30 @@ class EvaluationSection(ComparisonSection):
     )
 
 
+_STRATEGIES = {"optuna": "tpe", "bayes": "tpe", "bayesian": "tpe", "exhaustive": "grid"}
+"""What people call a strategy, and the name it has here."""
+
+
 class StrategySection(Section):
-    """How the values of the next trial are chosen."""
+    """How the values of the next trial are chosen; the name alone will do, also ``grid_search``, ``bayesian`` or ``optuna``."""
 
     type: Literal["random", "grid", "tpe"] = Field(
         "tpe", description="random, grid (every combination, in order) or tpe, which learns from the trials before"
     )
     num_trials: int | None = Field(None, ge=1, description="Trials in all; absent: 20, of a grid every combination")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, values: Any) -> Any:
+        return {"type": values} if isinstance(values, str) else values
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _as_people_call_it(cls, name: Any) -> Any:
+        if not isinstance(name, str):
+            return name
+        plain = re.sub(r"[-_ ]?(search|sampler|sampling|optimi[sz]ation)$", "", name.strip().lower())
+        return _STRATEGIES.get(plain, plain)
 
 
 class SearchSection(Section):

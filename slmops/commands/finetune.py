@@ -14,6 +14,7 @@ from slmops.commands import options as given
 from slmops.commands import training_flags as flags
 from slmops.commands.common import new_app, print_finetuned, print_plan, run_name
 from slmops.config import FinetuneRecipe, build
+from slmops.errors import UsageError
 from slmops.progress import say, speaking
 from slmops.values import with_overrides
 
@@ -76,6 +77,15 @@ def finetune(
     target_modules: Annotated[
         str | None, typer.Option("--target_modules", help="Layers with an adapter, separated by commas; left out: all linear ones")
     ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss", help="A loss of your own, my_loss.py:MyLoss: on pairs of rows beside cross-entropy, or in its place"
+        ),
+    ] = None,
+    loss_weight: Annotated[
+        float | None, typer.Option("--loss_weight", help="Of your loss beside a cross-entropy of weight 1; left out: 1")
+    ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Write the merged weights too")] = False,
     trust_remote_code: flags.TrustRemoteCode = False,
     max_length: flags.MaxLength = None,
@@ -127,7 +137,7 @@ def finetune(
         "bits": bits if method is Method.QLORA else None,
     }
     flags.note_mapped(group_by_length=group_by_length, logging_dir=logging_dir, report_to=report_to)
-    training = {
+    training: dict[str, Any] = {
         "lora": None if method is Method.FULL else _said(lora),
         "max_steps": max_steps,
         "epochs": epochs,
@@ -150,6 +160,12 @@ def finetune(
         "logging_dir": str(logging_dir.absolute()) if logging_dir is not None else None,
         "report_to": report_to,
     }
+    if loss is not None:
+        from slmops.training.objectives.own import objectives_with
+
+        training["objectives"] = objectives_with(loss, loss_weight)
+    elif loss_weight is not None:
+        raise UsageError("there is no loss of your own to weigh", where="--loss_weight", fix="name it: --loss my_loss.py:MyLoss")
     values: dict[str, Any] = {
         "name": run_name(output_path),
         "task_type": task_type or detected.task_type,

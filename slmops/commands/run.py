@@ -11,7 +11,7 @@ import typer
 
 from slmops.commands.common import do, new_app, print_finetuned, print_plan
 from slmops.commands.import_ import imported
-from slmops.config import FinetuneRecipe, Recipe, build
+from slmops.config import FinetuneRecipe, Recipe, build, is_finetuning
 from slmops.errors import UsageError
 from slmops.olive import is_workflow, missing
 from slmops.progress import say
@@ -49,7 +49,7 @@ def run(
     if setup:
         _setup(values, as_json)
         return
-    if "model" in values and "teacher" not in values:
+    if is_finetuning(values):
         _finetune(build(FinetuneRecipe, values, where=str(path)), plan=plan, as_json=as_json)
         return
     loaded = build(Recipe, values, where=str(path))

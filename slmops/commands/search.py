@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from slmops.commands.common import new_app
-from slmops.config import load_recipe
+from slmops.config import load_any_recipe
 from slmops.progress import duration
 from slmops.recipes import find_recipe
 
@@ -30,15 +30,20 @@ def search(
         ),
     ] = None,
     search_space: Annotated[
-        Path | None, typer.Option("--search_space", exists=True, help="YAML file with search_space and search_strategy")
+        Path | None, typer.Option("--search_space", "--config", exists=True, help="YAML file with search_space and search_strategy")
     ] = None,
-    strategy: Annotated[str | None, typer.Option("--strategy", help="random, grid or tpe; left out: tpe")] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help="random, grid or tpe (bayesian, optuna); left out: tpe")
+    ] = None,
     num_trials: Annotated[
         int | None, typer.Option("--num_trials", help="Trials in all; left out: 20, of a grid every combination")
     ] = None,
     goal: Annotated[
         list[str] | None,
-        typer.Option("--goal", help="Measure to make better; left out: the task's own; several give a Pareto front"),
+        typer.Option(
+            "--goal",
+            help="Measure to make better; left out: the task's own, of a fine-tuning validation_loss; several: a Pareto front",
+        ),
     ] = None,
     row: Annotated[
         str | None, typer.Option("--row", help="Student that is trained: distilled, answers-only or control; left out: distilled")
@@ -53,7 +58,8 @@ def search(
 ) -> None:
     """Try values of a recipe, measured on the validation rows, and write the best recipe; the same command continues.
 
-    Several processes may run the same command at once. A value is named by its dotted path, or by the end of it where that
+    The recipe is one of a distillation or of a fine-tuning, such as "slmops finetune" leaves in its folder. Several processes may
+    run the same command at once. A value is named by its dotted path, or by the end of it where that
     is unique: training is looked through first, then student, signals, answers, teacher and export.
     """
     from slmops.search.running import folder_of, plan_search, run_search
@@ -61,7 +67,7 @@ def search(
     from slmops.search.space import read_flag
 
     values = [*(overrides or []), *([f"output_path={output_path}"] if output_path else [])]
-    loaded = load_recipe(find_recipe(recipe), values)
+    loaded = load_any_recipe(find_recipe(recipe), values)
     given: dict[str, Any] = {"type": strategy, "num_trials": num_trials, "goals": goal, "row": row, "prune": prune}
     wanted = read_search(loaded, search_space, given, dict(read_flag(text) for text in space or []))
     folder = folder_of(wanted, study)
@@ -81,9 +87,13 @@ def search(
 
 
 def _plan_lines(planned: dict[str, Any]) -> str:
+    from slmops.search.settings import TUNED
+
     width = max(len(path) for path in planned["space"])
-    goals = ", ".join(planned["goals"]) or "the task's own measure"
-    lines = [f"{planned['trials']} trials of the student {planned['row']} by {planned['strategy']}, towards {goals}"]
+    is_tuning = planned["row"] == TUNED
+    goals = ", ".join(planned["goals"]) or ("validation_loss" if is_tuning else "the task's own measure")
+    what = "the fine-tuning" if is_tuning else f"the student {planned['row']}"
+    lines = [f"{planned['trials']} trials of {what} by {planned['strategy']}, towards {goals}"]
     lines += [f"  {path:<{width}}  {range}" for path, range in planned["space"].items()]
     if planned["seconds"] is None:
         lines.append("how long is known once the models are here")

@@ -112,6 +112,13 @@ MEASURES: dict[str, Measure] = {
     "agreement": Measure(
         "Agreement with the teacher", "", "higher", "Share of test rows whose answer is the teacher's.", ("teacher_agreement",)
     ),
+    "validation_loss": Measure(
+        "Validation loss",
+        "nats",
+        "lower",
+        "Mean loss of the answers' tokens, their end included, over the validation rows; depends on the tokenizer.",
+        ("eval_loss", "val_loss"),
+    ),
     "perplexity": Measure(
         "Perplexity",
         "",

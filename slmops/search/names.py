@@ -11,19 +11,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
-from slmops.config import Recipe
+from slmops.config import FinetuneRecipe, Recipe
 from slmops.errors import UsageError, nearest
 from slmops.sections import PluginSpec, Section
 
 SECTIONS = ("training", "student", "signals", "answers", "teacher", "export")
 _OBJECTIVES = ("training", "objectives")
+_ALSO_CALLED = {
+    "warmup_ratio": "warmup_share",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "train_batch_size": "batch_size",
+    "lora_rank": "lora_r",
+}
+"""What transformers, PEFT and guides call a value."""
 
 Path = tuple[str, ...]
 Named = dict[Path, Path]
 """Paths of values, and the same with names of plug-ins in place of their numbers in a list."""
 
 
-def find_path(name: str, recipe: Recipe) -> str:
+def find_path(name: str, recipe: Recipe | FinetuneRecipe) -> str:
     """The dotted path of a value that a search may vary.
 
     Args:
@@ -36,7 +45,7 @@ def find_path(name: str, recipe: Recipe) -> str:
     known: Named = {}
     for more in (_said, _possible_of, _options):
         known |= more(recipe)
-        if found := _find(name, known):
+        if found := _find(name, known) or _find(_ALSO_CALLED.get(name, name), known):
             break
     if not found:
         varied = [names for path in known if path[0] in SECTIONS for names in (path, known[path])]
@@ -49,7 +58,7 @@ def find_path(name: str, recipe: Recipe) -> str:
         raise UsageError(
             f"{'.'.join(found[0])} must be the same in every trial, or they could not be compared",
             where=_WHERE,
-            fix=f"vary what stands under {', '.join(SECTIONS)}",
+            fix=f"vary what stands under {', '.join(name for name in SECTIONS if name in type(recipe).model_fields)}",
         )
     return ".".join(found[0])
 
@@ -69,7 +78,7 @@ def _find(name: str, known: Named) -> list[Path]:
     return []
 
 
-def _said(recipe: Recipe) -> Named:
+def _said(recipe: Recipe | FinetuneRecipe) -> Named:
     """What a recipe has a value for."""
     weights: Named = {
         (*_OBJECTIVES, str(index), "weight"): (*_OBJECTIVES, str(spec.get("name")), "weight")
@@ -78,9 +87,9 @@ def _said(recipe: Recipe) -> Named:
     return {**dict(_given(recipe.model_dump(mode="json"), (), ())), **weights}
 
 
-def _possible_of(recipe: Recipe) -> Named:
+def _possible_of(recipe: Recipe | FinetuneRecipe) -> Named:
     """What it leaves out and could have; a value that it has goes before one of the same name."""
-    return dict(_possible(Recipe, recipe.model_dump(mode="json"), ()))
+    return dict(_possible(type(recipe), recipe.model_dump(mode="json"), ()))
 
 
 def _given(values: Any, path: Path, names: Path) -> Iterator[tuple[Path, Path]]:
@@ -105,7 +114,7 @@ def _possible(model: type[Section], values: Any, path: Path) -> Iterator[tuple[P
             yield (*path, name), (*path, name)
 
 
-def _options(recipe: Recipe) -> Named:
+def _options(recipe: Recipe | FinetuneRecipe) -> Named:
     """Options of objectives that a recipe leaves at their defaults; this loads the objectives."""
     return {
         (*_OBJECTIVES, str(index), option): (*_OBJECTIVES, str(spec["name"]), option)

@@ -137,7 +137,7 @@ def _ranking(standing: Standing) -> Figure | None:
         )
         for trial in done
     ]
-    confidence = standing.study.search.recipe.evaluation.confidence
+    confidence = standing.study.search.confidence
     return Figure.drawn(
         "ranking",
         headline(standing),

@@ -86,7 +86,7 @@ class Standing:
         return {
             "schema_version": SCHEMA_VERSION,
             "name": search.recipe.name,
-            "row": search.section.row,
+            "row": search.row,
             "strategy": search.section.strategy.type,
             "prune": search.section.prune,
             "goals": [
@@ -96,7 +96,7 @@ class Standing:
             "space": {path: dimension.model_dump(mode="json") for path, dimension in search.space.items()},
             "recipe": search.values_of(search.recipe),
             "rows": self.rows,
-            "confidence": search.recipe.evaluation.confidence,
+            "confidence": search.confidence,
             "trials": {"wanted": search.trials, **{state: counts[state] for state in ("complete", "pruned", "failed", "running")}},
             "seconds": round(sum(trial.seconds or 0.0 for trial in self.trials), 1),
             "best": best.as_dict() if best else None,

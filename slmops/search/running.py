@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slmops.config import FinetuneRecipe
 from slmops.errors import ConfigError, DataError, MissingExtraError, ModelError, TrainingError, UsageError
-from slmops.estimate import estimate_trial, matmul_rate
+from slmops.estimate import estimate_trial, estimate_tuning, matmul_rate
 from slmops.evaluation.measures import COSTS
 from slmops.evaluation.outputs import Outputs
 from slmops.evaluation.quality import tally
@@ -20,8 +21,8 @@ from slmops.pipeline import here, models_of, references
 from slmops.preflight import check_extras, check_machine, check_names, check_objectives, check_teacher
 from slmops.progress import duration, say
 from slmops.search.page import said, shown
-from slmops.search.settings import Search
-from slmops.stages.context import Context, rows_of
+from slmops.search.settings import LOSSES, Search
+from slmops.stages.context import DataContext, rows_of
 from slmops.stages.preparing import open_source
 from slmops.workspace import Abandoned, Workspace
 
@@ -53,25 +54,18 @@ class SearchPlan:
 
 def folder_of(search: Search, name: str | None) -> Path:
     """Where a study lies: beside the run's artifacts, which its trials share."""
-    return search.recipe.output_path / _FOLDER / (name or search.section.row)
+    return search.recipe.output_path / _FOLDER / (name or search.row)
 
 
 def plan_search(search: Search, folder: Path) -> SearchPlan:
     """What :func:`run_search` would do; nothing is written and no model is fetched."""
-    recipe = search.recipe
-    check_teacher(recipe)
-    teacher, student = (here(reference) for reference in references(recipe))
-    shared = trial = None
-    if student is not None:
-        rows = open_source(Context(recipe, Workspace(recipe.output_path, planning=True))).read()
-        sizes = (teacher.parameters if teacher else 0, parameters_after_cut(student, recipe.student.layers))
-        shared, trial = estimate_trial(recipe, rows, *sizes, matmul_rate(), packaged=search.packaged)
+    shared, trial = _expected(search)
     ended = _lines(folder)
     if ended:
         shared, trial = 0.0, sum(line["seconds"] for line in ended) / len(ended)
     facts = {
         "strategy": search.section.strategy.type,
-        "row": search.section.row,
+        "row": search.row,
         "goals": list(search.goals),
         "prune": search.section.prune,
         "space": {path: dimension.describe() for path, dimension in search.space.items()},
@@ -93,23 +87,12 @@ def run_search(search: Search, folder: Path) -> Standing:
         TrainingError: No trial is complete, and the message has the reason of the first; or the recipe's own values would train
             on nothing.
     """
-    recipe = search.recipe
     if find_spec("optuna") is None:
         raise MissingExtraError("optuna", "search")
-    check_names(recipe)
-    check_teacher(recipe)
-    check_extras(recipe)
-    check_objectives(recipe)
-    if not folder.is_dir():
-        check_machine(recipe, *models_of(recipe))
     from slmops.search.results import write_results
     from slmops.search.study import Study
-    from slmops.search.trying import learn
 
-    lesson, _ = learn(recipe)
-    goals, rows = _goals(search, lesson), len(rows_of(lesson.data, "validation"))
-    if search.section.row == "distilled":
-        lesson.rehearse(search.trials)
+    goals, rows = _ready(search, folder)
     study = Study.open(folder, search, goals)
     while True:
         with study.next() as trial:
@@ -130,25 +113,64 @@ def run_search(search: Search, folder: Path) -> Standing:
     return standing
 
 
+def _expected(search: Search) -> tuple[float | None, float | None]:
+    """Seconds of what trials share, and of one; ``None`` where the model is not here yet."""
+    recipe = search.recipe
+    rows = open_source(DataContext(recipe, Workspace(recipe.output_path, planning=True))).read()
+    if isinstance(recipe, FinetuneRecipe):
+        model, answered = here(recipe.model), any(goal not in LOSSES for goal in search.goals)
+        if model is None:
+            return None, None
+        return 0.0, estimate_tuning(recipe, rows, model.parameters, matmul_rate(), answered=answered)
+    check_teacher(recipe)
+    teacher, student = (here(reference) for reference in references(recipe))
+    if student is None:
+        return None, None
+    sizes = (teacher.parameters if teacher else 0, parameters_after_cut(student, recipe.student.layers))
+    return estimate_trial(recipe, rows, *sizes, matmul_rate(), packaged=search.packaged)
+
+
+def _ready(search: Search, folder: Path) -> tuple[tuple[str, ...], int]:
+    """The goals and the number of validation rows, once everything is checked and what trials share is made."""
+    recipe = search.recipe
+    if isinstance(recipe, FinetuneRecipe):
+        from slmops.search.tuning import goals_of
+
+        return goals_of(search)
+    check_names(recipe)
+    check_teacher(recipe)
+    check_extras(recipe)
+    check_objectives(recipe)
+    if not folder.is_dir():
+        check_machine(recipe, *models_of(recipe))
+    from slmops.search.trying import learn
+
+    lesson, _ = learn(recipe)
+    goals = _goals(search, lesson)
+    if search.row == "distilled":
+        lesson.rehearse(search.trials)
+    return goals, len(rows_of(lesson.data, "validation"))
+
+
 def _goals(search: Search, lesson: Lesson) -> tuple[str, ...]:
     """The goals, each of which can be measured of this task."""
-    from slmops.search.trying import PERPLEXITY
-
-    if search.section.row == "control" and not lesson.gold.training:
+    if search.row == "control" and not lesson.gold.training:
         raise ConfigError("no training row is labelled, so there is no control", where="search.row", fix="search for distilled")
     task, rows = lesson.context.task(lesson.data), rows_of(lesson.data, "validation")
     if not rows:
         raise DataError("there are no validation rows to compare trials on", where="data", fix="give some: data.validation_share")
     goals = search.goals or (task.primary_measure,)
     for goal in goals:
-        if goal not in (*COSTS, PERPLEXITY):
+        if goal not in (*COSTS, *LOSSES):
             tally(goal, Outputs(task, rows, [str(row.answer) for row in rows]))
     return goals
 
 
 def _run(trial: Running) -> None:
     from slmops.search.trying import try_values
+    from slmops.search.tuning import try_tuning
 
+    attempt = try_tuning if isinstance(trial.study.search.recipe, FinetuneRecipe) else try_values
     study = trial.study
     values = ", ".join(f"{path}={said(value)}" for path, value in trial.values.items())
     say(f"[search] trial {trial.number} of {study.search.trials}: {values}")
@@ -157,7 +179,7 @@ def _run(trial: Running) -> None:
         trial.finish(same.found, 0.0)
         return
     try:
-        found = try_values(study.search, study.goals, trial.values, trial.watch)
+        found = attempt(study.search, study.goals, trial.values, trial.watch)
     except Abandoned as reason:
         trial.give_up("pruned", str(reason), _since(started))
     except (ConfigError, UsageError, TrainingError, ModelError) as error:

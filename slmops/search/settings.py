@@ -11,14 +11,20 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from slmops.config import Recipe, build
+from slmops.config import FinetuneRecipe, Recipe, build
 from slmops.errors import UsageError
 from slmops.evaluation.measures import COSTS, MEASURES, measure_name
 from slmops.preflight import check_names
 from slmops.search.names import find_path, objective_defaults
 from slmops.search.space import Choice, FloatRange, IntRange, read_dimension
-from slmops.sections import SearchSection
+from slmops.sections import ComparisonSection, SearchSection
 from slmops.values import read_values, set_value
+
+TUNED = "tuned"
+"""The model that a fine-tuning trains, and the stage in which it does."""
+
+LOSSES = ("validation_loss", "perplexity")
+"""Goals that are the validation loss in nats, and its exponential."""
 
 _TRIALS = 20
 _LARGEST_GRID = 10_000
@@ -37,13 +43,13 @@ class Search:
         goals: Names in the table of measures; empty: the task's own measure.
     """
 
-    recipe: Recipe
+    recipe: Recipe | FinetuneRecipe
     section: SearchSection
     space: Mapping[str, FloatRange | IntRange | Choice]
     goals: tuple[str, ...] = field(default=())
 
     @classmethod
-    def of(cls, recipe: Recipe, section: SearchSection) -> Search:
+    def of(cls, recipe: Recipe | FinetuneRecipe, section: SearchSection) -> Search:
         """Check a search against its recipe; names of values become dotted paths.
 
         Raises:
@@ -63,6 +69,16 @@ class Search:
         made = cls(plain, section, space, tuple(dict.fromkeys(measure_name(goal) for goal in section.goals)))
         made._check()
         return made
+
+    @property
+    def row(self) -> str:
+        """Which student is trained in a trial; of a fine-tuning there is one, ``tuned``."""
+        return TUNED if isinstance(self.recipe, FinetuneRecipe) else self.section.row
+
+    @property
+    def confidence(self) -> float:
+        """Of the intervals over the validation rows."""
+        return (self.recipe.evaluation if isinstance(self.recipe, Recipe) else ComparisonSection()).confidence
 
     @property
     def packaged(self) -> bool:
@@ -93,18 +109,18 @@ class Search:
             "space": {path: dimension.model_dump(mode="json") for path, dimension in self.space.items()},
             "strategy": self.section.strategy.type,
             "goals": list(self.goals),
-            "row": self.section.row,
+            "row": self.row,
             "prune": self.section.prune,
         }
 
-    def values_of(self, recipe: Recipe) -> dict[str, Any]:
+    def values_of(self, recipe: Recipe | FinetuneRecipe) -> dict[str, Any]:
         """What a recipe has for the values that vary, by its defaults too; ``None`` where its section is left out."""
         whole = recipe.model_dump(mode="json")
         for spec in whole["training"]["objectives"]:
             spec.update({**objective_defaults(spec), **spec})
         return {path: _get(whole, path) for path in self.space}
 
-    def recipe_with(self, values: Mapping[str, Any]) -> Recipe:
+    def recipe_with(self, values: Mapping[str, Any]) -> Recipe | FinetuneRecipe:
         """The recipe with some of its values, checked as any other.
 
         Raises:
@@ -115,16 +131,19 @@ class Search:
         for path, value in values.items():
             set_value(whole, path, value)
         said = ", ".join(f"{path}={value}" for path, value in values.items())
-        recipe = build(Recipe, whole, where=f"with {said}")
-        check_names(recipe)
+        recipe = build(type(self.recipe), whole, where=f"with {said}")
+        if isinstance(recipe, Recipe):
+            check_names(recipe)
         return recipe
 
     def _check(self) -> None:
+        if isinstance(self.recipe, FinetuneRecipe):
+            self._check_tuning()
         for path, dimension in self.space.items():
-            for top in _UNREAD.get(self.section.row, ()):
+            for top in _UNREAD.get(self.row, ()):
                 if path == top or path.startswith(f"{top}."):
                     raise UsageError(
-                        f"{path} changes nothing: the student {self.section.row} learns by cross-entropy alone",
+                        f"{path} changes nothing: the student {self.row} learns by cross-entropy alone",
                         where="search.space",
                         fix="leave it out, or search for --row distilled",
                     )
@@ -140,8 +159,22 @@ class Search:
         if self.section.strategy.type == "grid" and math.prod(map(len, self._grid_values)) > _LARGEST_GRID:
             raise UsageError(f"a grid of more than {_LARGEST_GRID:,} combinations", where="search.space", fix="give fewer points")
 
+    def _check_tuning(self) -> None:
+        if self.section.row != "distilled":
+            raise UsageError(
+                f"a fine-tuning has no student {self.section.row!r}", where="search.row", fix="leave it out: one model is trained"
+            )
+        if costs := [goal for goal in self.goals if goal in COSTS]:
+            raise UsageError(
+                f"{', '.join(costs)} cannot be a goal of a fine-tuning, which converts and times no model",
+                where="search.goals",
+                fix="take validation_loss, or a measure of the task",
+            )
 
-def read_search(recipe: Recipe, file: Path | None, given: Mapping[str, Any], flags: Mapping[str, Mapping[str, Any]]) -> Search:
+
+def read_search(
+    recipe: Recipe | FinetuneRecipe, file: Path | None, given: Mapping[str, Any], flags: Mapping[str, Mapping[str, Any]]
+) -> Search:
     """A search as the recipe, a file of its own and the command line say it; what comes later in this order wins.
 
     Args:

@@ -22,7 +22,7 @@ from slmops.evaluation.systems import RESULT
 from slmops.files import read_json
 from slmops.pipeline import models_of
 from slmops.preflight import check_tuning
-from slmops.search.settings import Search
+from slmops.search.settings import LOSSES, Search
 from slmops.search.trials import Found
 from slmops.stages.context import MODEL, Context, rows_of
 from slmops.stages.exporting import answer_split, export_model, package, reference_answers
@@ -34,7 +34,6 @@ from slmops.workspace import StageResult, Workspace
 if TYPE_CHECKING:
     from slmops.training.watching import Watch
 
-PERPLEXITY = "perplexity"
 _VALIDATION = "validation"
 _OF_A_TRIAL = ("model", "candidate", "bundle")
 _SHARED = ("teacher", "untuned")
@@ -68,7 +67,9 @@ def try_values(search: Search, goals: tuple[str, ...], values: Mapping[str, Any]
         TrainingError: The loss is not finite, or nothing is left to train on.
         ModelError: No such cut of the model, or no conversion keeps its answers.
     """
-    lesson, workspace = learn(search.recipe_with(values))
+    recipe = search.recipe_with(values)
+    assert isinstance(recipe, Recipe)
+    lesson, workspace = learn(recipe)
     row = search.section.row
     train = {"distilled": lesson.distilled, "answers-only": lesson.answers_only, "control": lesson.control_alone}[row]
     model = train(watch)
@@ -80,11 +81,12 @@ def try_values(search: Search, goals: tuple[str, ...], values: Mapping[str, Any]
     for goal in goals:
         if goal in COSTS:
             found[goal] = tried.costs[goal]
-        elif goal == PERPLEXITY:
-            found[goal] = math.exp(min(loss if loss is not None else math.inf, 700.0))
+        elif goal in LOSSES:
+            nats = loss if loss is not None else math.inf
+            found[goal] = nats if goal == "validation_loss" else math.exp(min(nats, 700.0))
         else:
             rows = tally(goal, outputs)
-            found[goal], intervals[goal] = rows.value, interval(rows, search.recipe.evaluation.confidence)
+            found[goal], intervals[goal] = rows.value, interval(rows, search.confidence)
     made = [
         workspace.artifacts[step.stage].path.name
         for step in workspace.steps

@@ -146,14 +146,18 @@ def answer_split(context: Context, name: str, model: StageResult, data: StageRes
     key = StageKey(f"{split}.{name}", "answers", 1, {"max_new_tokens": longest}, {"model": model.id, "data": data.id})
 
     def make(folder: Path, work: Path) -> Made:
-        from slmops.runtimes.base import open_runtime
-
-        rows, path = rows_of(data, split), model.path / MODEL
-        answers = _generate(open_runtime("torch", path), _prompts(path, rows), longest)
-        write_json(folder / RESULT, {"answers": [answer.text for answer in answers]})
+        rows = rows_of(data, split)
+        write_json(folder / RESULT, {"answers": answers_of(model.path / MODEL, rows, longest)})
         return Made({"rows": len(rows)})
 
     return context.workspace.stage(key, make)
+
+
+def answers_of(model: Path, rows: Sequence[Row], max_new_tokens: int) -> list[str]:
+    """What the model of a folder answers to rows, in this process and in PyTorch."""
+    from slmops.runtimes.base import open_runtime
+
+    return [answer.text for answer in _generate(open_runtime("torch", model), _prompts(model, rows), max_new_tokens)]
 
 
 def _generate(runtime: Runtime, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:

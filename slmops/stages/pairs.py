@@ -32,10 +32,12 @@ def check_pairs(context: Context, data: StageResult) -> None:
 
 
 def _loss(specs: Sequence[PluginSpec]) -> Contrastive:
+    from slmops.training.objectives.contrastive import Contrastive
     from slmops.training.objectives.weighted import WeightedSum
 
     on_pairs = WeightedSum.of(specs).on_pairs
     assert on_pairs is not None
+    assert isinstance(on_pairs[1], Contrastive)
     return on_pairs[1]
 
 

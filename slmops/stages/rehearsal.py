@@ -126,17 +126,22 @@ class Rehearsal:
         if objective.needs_signal and self.signals is not None:
             store, layers = open_signals(self.context, self._inputs(self.signals), template)
             signals = signals_of(rows, batch, store, objective, pad_id)
-        beside = Beside(layers, self._pairs(kept, template, objective))
+        beside = Beside(layers, self._pairs(kept, encoded, template, objective))
         return try_training(self.untuned.path / MODEL, section, objective, rows, batch, signals, beside, pad_id)
 
-    def _pairs(self, kept: Sequence[Row], template: Template, objective: WeightedSum) -> list[Pair]:
+    def _pairs(self, kept: Sequence[Row], encoded: Sequence[Encoded], template: Template, objective: WeightedSum) -> list[Pair]:
         """A few pairs of texts, where the loss is about such."""
         if objective.on_pairs is None:
             return []
+        from slmops.training.objectives.contrastive import Contrastive
         from slmops.training.pairs import pairs_of
         from slmops.training.rehearsal import spread
+        from slmops.training.row_pairs import row_pairs
 
-        found = pairs_of(kept, template, objective.on_pairs[1], self.context.recipe.training.max_length)
+        loss, recipe = objective.on_pairs[1], self.context.recipe
+        if not isinstance(loss, Contrastive):
+            return row_pairs([spread(len(kept), _FEW)], kept, encoded, recipe.seed)[0]
+        found = pairs_of(kept, template, loss, recipe.training.max_length)
         real = [pair for pair in found if pair is not None]
         return [real[index] for index in spread(len(real), _FEW)]
 

@@ -259,6 +259,7 @@ def distill_model(
 def without_signals(section: TrainingSection) -> TrainingSection:
     """A training on answers alone: the objectives that need no signals, else cross-entropy."""
     from slmops.training.objectives import WeightedSum
+    from slmops.training.objectives.weighted import PAIRS
 
     terms = WeightedSum.of(section.objectives).terms
     kept = [(spec, term) for spec, term in zip(section.objectives, terms, strict=True) if not term.objective.needs_signal]
@@ -267,7 +268,7 @@ def without_signals(section: TrainingSection) -> TrainingSection:
         # A weight that changes does so against the others, which are gone.
         kept = [({**spec, "weight": term.weight.highest} if "weight" in spec else spec, term) for spec, term in kept]
     left = [spec for spec, _ in kept]
-    if all(spec.get("name") == "contrastive" for spec in left):
+    if all(isinstance(term.objective, PAIRS) for _, term in kept):
         left.insert(0, {"name": "cross_entropy"})
     return section.model_copy(update={"objectives": tuple(left)})
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel
 
-from slmops.errors import ConfigError, nearest
+from slmops.errors import ConfigError, at, nearest
 from slmops.files import file_digest
 
 _METHODS = ("complete", "ask", "parse", "rationale", "training_rows", "score", "correct", "primary_measure", "answer_schema")
@@ -58,8 +59,17 @@ def load_module(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises
         del sys.modules[name]
-        raise ConfigError(f"the file cannot be run: {type(error).__name__}: {error}", where=str(file)) from error
+        where = line_in(error, file) or str(file)
+        raise ConfigError(f"the file cannot be run: {type(error).__name__}: {error}", where=where) from error
     return module
+
+
+def line_in(error: BaseException, file: Path) -> str | None:
+    """``file:line`` of the last line of a user's file that an error came through; ``None`` where it came through none."""
+    if isinstance(error, SyntaxError) and error.filename is not None and Path(error.filename).resolve() == file.resolve():
+        return at(file, error.lineno)
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).resolve() == file.resolve()]
+    return at(file, frames[-1].lineno) if frames else None
 
 
 def load_function(reference: str) -> Any:

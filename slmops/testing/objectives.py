@@ -11,10 +11,11 @@ from slmops.signals.tensors import SampledTensors, TopKTensors, into_batch
 from slmops.signals.topk import LOG_ZERO
 from slmops.testing.batches import check_in_batches
 from slmops.testing.layers import check_layer_loss
-from slmops.testing.pairs import check_pairs
+from slmops.testing.pairs import check_own_pairs, check_pairs
 from slmops.training.objectives.base import Answers, Objective
 from slmops.training.objectives.contrastive import Contrastive
 from slmops.training.objectives.matching import Matching
+from slmops.training.objectives.modules import OwnPairLoss, OwnTokenLoss
 
 POSITIONS, VOCABULARY = 6, 11
 
@@ -30,8 +31,15 @@ def check_objective(objective: Objective) -> None:
     ``takes_samples`` is zero, too, where the samples have exactly the student's probabilities.
 
     What a loss on layers promises stands at :func:`slmops.testing.layers.check_layer_loss`, what one on pairs of texts does at
-    :func:`slmops.testing.pairs.check_pairs`.
+    :func:`slmops.testing.pairs.check_pairs`, and a user's on pairs of rows at :func:`slmops.testing.pairs.check_own_pairs`.
     """
+    if isinstance(objective, OwnPairLoss):
+        check_own_pairs(objective)
+        return
+    if isinstance(objective, OwnTokenLoss) and objective.reduction != "none":
+        check_in_batches(objective)
+        check_objective(objective.singly)
+        return
     if isinstance(objective, Contrastive):
         check_pairs(objective)
         return
@@ -142,5 +150,6 @@ def _tensors(answers: Answers) -> list[torch.Tensor]:
 def _losses_and_gradient(objective: Objective, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
     logits = answers.logits.clone().requires_grad_(True)
     losses = objective(replace(answers, logits=logits))
+    assert losses.requires_grad, "the losses have no gradient"
     (gradient,) = torch.autograd.grad(losses.sum(), logits)
     return losses.detach(), gradient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,9 @@ import torch
 from slmops.data.templates import IGNORED, Encoded
 from slmops.training.batches import PlannedBatches
 from slmops.training.objectives.contrastive import Contrastive
+from slmops.training.objectives.modules import OwnPairLoss
 from slmops.training.objectives.schedule import schedule_of
-from slmops.training.pairs import Pair, PairLoss, WithPairs
+from slmops.training.pairs import Pair, PairLoss, WithPairs, among
 
 _TOKENS, _WIDTH, _PAD, _END = 9, 6, 0, 1
 _PAIRS = (
@@ -33,7 +34,36 @@ def check_pairs(objective: Contrastive) -> None:
     update is the mean over its pairs, whatever the padding, and however they are spread over its batches.
     """
     _check_values(objective)
-    _check_updates(objective)
+    _check_updates(objective, lambda table, pair: _by_hand(objective, table, pair))
+
+
+def check_own_pairs(objective: OwnPairLoss) -> None:
+    """Raise ``AssertionError`` with the promise that a user's loss on pairs of rows breaks.
+
+    The promises: a finite loss with finite gradients, also of equal embeddings and of opposite ones; something has a gradient;
+    the loss of an update is the mean over its pairs, each of its own tokens, whatever the padding, and however they are spread
+    over its batches.
+    """
+    generator = torch.Generator().manual_seed(0)
+    one = torch.nn.functional.normalize(torch.randn(4, _WIDTH, generator=generator), dim=-1)
+    near = torch.nn.functional.normalize(one + 0.3 * one.flip(0), dim=-1)
+    steepest = 0.0
+    for other, what in ((near, "like"), (one.clone(), "equal"), (-one, "opposite")):
+        left = one.clone().requires_grad_(True)
+        losses = objective.losses(left, other, torch.tensor([False, True, False, True]))
+        assert losses.dtype == torch.float32, f"the losses are {losses.dtype}, not float32"
+        assert losses.isfinite().all(), f"a loss of {what} embeddings is not finite"
+        (gradient,) = torch.autograd.grad(losses.sum(), left, allow_unused=True)
+        assert gradient is not None, "the first embedding has no gradient"
+        assert gradient.isfinite().all(), f"a gradient of {what} embeddings is not finite"
+        steepest = max(steepest, float(gradient.abs().max()))
+    assert steepest > 0, "nothing has a gradient"
+
+    def by_hand(table: torch.Tensor, pair: Pair) -> torch.Tensor:
+        sides = [torch.nn.functional.normalize(table[list(ids)].mean(0), dim=-1).float() for ids in (pair.left, pair.right)]
+        return objective.losses(sides[0][None], sides[1][None], torch.tensor([pair.different]))[0].double()
+
+    _check_updates(objective, by_hand)
 
 
 def _check_values(objective: Contrastive) -> None:
@@ -60,11 +90,11 @@ def _check_values(objective: Contrastive) -> None:
     )
 
 
-def _check_updates(objective: Contrastive) -> None:
+def _check_updates(objective: Contrastive | OwnPairLoss, by_hand: Callable[[torch.Tensor, Pair], torch.Tensor]) -> None:
     body = _Table()
     whole = _update(objective, body, [[0, 1, 2, 3, 4]])
     table = body.table.detach().double()
-    expected = torch.stack([_by_hand(objective, table, pair) for pair in _PAIRS if pair is not None]).mean()
+    expected = torch.stack([by_hand(table, pair) for pair in _PAIRS if pair is not None]).mean()
     assert abs(whole[0] - float(expected)) < 1e-5, "the loss of an update is not the mean over its pairs, each of its own tokens"
     for name, plan in (("in three batches", [[0, 1], [2, 3], [4]]), ("with a batch that has none", [[0, 2, 3, 4], [1]])):
         value, gradient = _update(objective, body, plan)
@@ -94,10 +124,10 @@ def _by_hand(objective: Contrastive, table: torch.Tensor, pair: Pair) -> torch.T
     return (objective.margin - apart).clamp(min=0) ** 2 if pair.different else apart**2
 
 
-def _update(objective: Contrastive, body: _Table, plan: Sequence[Sequence[int]]) -> tuple[float, torch.Tensor]:
+def _update(objective: Contrastive | OwnPairLoss, body: _Table, plan: Sequence[Sequence[int]]) -> tuple[float, torch.Tensor]:
     body.zero_grad()
     loss = PairLoss(schedule_of(1.0, "contrastive"), objective, body)
-    batches = WithPairs(PlannedBatches(plan, [_ROW] * len(_PAIRS), _PAD, None), plan, _PAIRS, len(plan), _PAD)
+    batches = WithPairs(PlannedBatches(plan, [_ROW] * len(_PAIRS), _PAD, None), among(plan, _PAIRS), len(plan), _PAD)
     parts = [loss(batches[index]) for index in range(len(batches))]
     value = torch.stack(parts).sum()
     value.backward()  # type: ignore[no-untyped-call,unused-ignore]

@@ -37,11 +37,14 @@ from slmops.training.inputs import Signals, encode_rows, open_student, signals_o
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.matching import LayerLosses, RowLayers
 from slmops.training.objectives import WeightedSum
+from slmops.training.objectives.contrastive import Contrastive
 from slmops.training.on_policy import OwnSamples, Scorer, Updates
-from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
+from slmops.training.pairs import Pair, PairLoss, WithPairs, among, describe, pairs_of
 from slmops.training.parallel import DataParallel
 from slmops.training.projection import Projection
+from slmops.training.rehearsal import try_own_losses
 from slmops.training.reports import Reports
+from slmops.training.row_pairs import row_pairs
 from slmops.training.watching import Watch, Watcher, curve_of, looked_at, lowest_of, rates_of
 
 _SINCE = "since_report.json"
@@ -122,13 +125,11 @@ def train(
             "no row is left to train on", where=what, fix=f"raise max_length (now {section.max_length}) or check the data"
         )
     pad_id = int(template.tokenizer.eos_token_id)
-    pairs = pairs_of(kept, template, objective.on_pairs[1], section.max_length) if objective.on_pairs else None
-    if pairs is not None:
-        say(describe(pairs))
     steps = section.max_steps or steps_of(len(kept), section.batch_size, section.gradient_accumulation_steps, section.epochs)
     plan = plan_batches(
         [len(row.input_ids) for row in encoded], section.batch_size, seed, count=steps * section.gradient_accumulation_steps
     )
+    pairs = _pairs(objective, plan, kept, encoded, template, section, seed)
     updates = Updates(plan, section.gradient_accumulation_steps, kept, encoded, template.tokenizer, section.max_length, seed)
     own = _own_samples(section, updates, objective, scorer)
     cached = objective.needs_signal and (own is None or len(own.updates) < steps)
@@ -150,7 +151,7 @@ def train(
         internals=on_layers.rows if on_layers is not None else None,
     )
     if pairs is not None:
-        batches = WithPairs(batches, plan, pairs, section.gradient_accumulation_steps, pad_id)
+        batches = WithPairs(batches, pairs, section.gradient_accumulation_steps, pad_id)
     checked = [template.encode(row) for row in looked_at(validation, steps, section)]
     checkpoint = newest_checkpoint(work)
     if own is not None and checkpoint is not None:
@@ -185,6 +186,7 @@ def train(
             callbacks=[watcher, *([reports] if reports is not None else [])],
         )
         trainer.remove_callback(PrinterCallback)
+        try_own_losses(model, objective, batches[0], projection, autocast_type(section.precision))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     lowest = lowest_of(trainer.state) if section.keep == "best" else None
     if lowest is not None:
@@ -373,6 +375,26 @@ def _on_layers(model: Any, objective: WeightedSum, layers: RowLayers | None, *va
         names = " and ".join(term.name for term in objective.on_layers)
         raise TrainingError(f"{names} needs the teacher's layers and there are none", fix="use losses on tokens alone")
     return LayerLosses.of(model, objective, layers, *values, **options)
+
+
+def _pairs(
+    objective: WeightedSum,
+    plan: Sequence[Sequence[int]],
+    rows: Sequence[Row],
+    encoded: Sequence[Encoded],
+    template: Template,
+    section: TrainingSection,
+    seed: int,
+) -> list[list[Pair]] | None:
+    """The pairs of each batch: texts within its rows, or rows; ``None`` without a loss on pairs."""
+    if objective.on_pairs is None:
+        return None
+    loss = objective.on_pairs[1]
+    if not isinstance(loss, Contrastive):
+        return row_pairs(plan, rows, encoded, seed)
+    found = pairs_of(rows, template, loss, section.max_length)
+    say(describe(found))
+    return among(plan, found)
 
 
 def _own_samples(section: TrainingSection, updates: Updates, objective: WeightedSum, scorer: Scorer | None) -> OwnSamples | None:

@@ -16,6 +16,7 @@ from slmops.errors import ConfigError, TrainingError
 from slmops.training.batches import padded
 from slmops.training.objectives.base import WHERE
 from slmops.training.objectives.contrastive import Contrastive
+from slmops.training.objectives.modules import OwnPairLoss
 from slmops.training.objectives.schedule import Schedule
 from slmops.training.objectives.weighted import WeightedSum
 
@@ -71,19 +72,18 @@ def into_batch(pairs: Sequence[Pair], pad_id: int) -> dict[str, torch.Tensor]:
     }
 
 
+def among(plan: Sequence[Sequence[int]], pairs: Sequence[Pair | None]) -> list[list[Pair]]:
+    """The pairs among the rows of each batch."""
+    return [[pair for row in rows if (pair := pairs[row]) is not None] for rows in plan]
+
+
 class WithPairs(Dataset[dict[str, torch.Tensor]]):
-    """Batches with the pairs among their rows, and the number of pairs in the whole update that each is a part of."""
+    """Batches with their pairs, and the number of pairs in the whole update that each is a part of."""
 
     def __init__(
-        self,
-        batches: Dataset[dict[str, torch.Tensor]],
-        plan: Sequence[Sequence[int]],
-        pairs: Sequence[Pair | None],
-        accumulated: int,
-        pad_id: int,
+        self, batches: Dataset[dict[str, torch.Tensor]], pairs: Sequence[Sequence[Pair]], accumulated: int, pad_id: int
     ) -> None:
-        self._batches, self._pad_id = batches, pad_id
-        self._pairs = [[pair for row in rows if (pair := pairs[row]) is not None] for rows in plan]
+        self._batches, self._pairs, self._pad_id = batches, pairs, pad_id
         counts = [len(own) for own in self._pairs]
         self._counts = [sum(counts[first : first + accumulated]) for first in range(0, len(counts), accumulated)]
         self._accumulated = accumulated
@@ -109,7 +109,7 @@ class PairLoss:
     """
 
     weight: Schedule
-    objective: Contrastive
+    objective: Contrastive | OwnPairLoss
     body: Any
 
     @classmethod
@@ -125,7 +125,7 @@ class PairLoss:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         body = getattr(inner, "base_model", None)
         if body is None or body is inner:
-            raise ConfigError(f"contrastive needs hidden states, and {type(inner).__name__} gives none", where=WHERE)
+            raise ConfigError(f"a loss on pairs needs hidden states, and {type(inner).__name__} gives none", where=WHERE)
         return cls(weight, objective, body)
 
     def __call__(self, batch: Mapping[str, torch.Tensor], *, done: float = 0.0) -> torch.Tensor:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
+from typing import Any
 
 import torch
 
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
+from slmops.errors import ConfigError
 from slmops.sections import TrainingSection
 from slmops.signals.distribution import Distribution
 from slmops.training.attempt import Attempt, updating
@@ -21,6 +24,8 @@ from slmops.training.inputs import open_student
 from slmops.training.machine import autocast_type
 from slmops.training.matching import LayerLosses, RowLayers
 from slmops.training.objectives import WeightedSum
+from slmops.training.objectives.modules import OwnPairLoss, OwnTokenLoss
+from slmops.training.objectives.own import OwnLoss
 from slmops.training.objectives.weighted import Term
 from slmops.training.pairs import Pair, PairLoss, into_batch
 from slmops.training.projection import Projection
@@ -171,6 +176,33 @@ def try_training(
             update_seconds=update(),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
         )
+
+
+def try_own_losses(
+    model: Any,
+    objective: WeightedSum,
+    batch: Mapping[str, torch.Tensor],
+    projection: Projection | None,
+    dtype: torch.dtype | None,
+) -> None:
+    """Each loss of the user's own on a batch of the training, forward and backward; nothing is kept.
+
+    Raises:
+        ConfigError: Its code fails on real sizes, or value or gradient is not finite.
+    """
+    own = [term for term in objective.terms if isinstance(term.objective, OwnLoss | OwnTokenLoss | OwnPairLoss)]
+    if not own or "input_ids" not in batch:
+        return
+    device = next(model.parameters()).device
+    placed = {name: tensor.to(device) for name, tensor in batch.items()}
+    with torch.random.fork_rng():
+        run = Attempt(model.train(), projection, None, PairLoss.of(objective, model), dtype)
+        for term in own:
+            loss, pull = run.backward(placed, WeightedSum((term,)), done=0.0), _pull(run, placed, term)
+            if not math.isfinite(loss) or not math.isfinite(pull.norm):
+                what = f"the loss is {loss:g}" if not math.isfinite(loss) else "a gradient is not finite"
+                raise ConfigError(f"on the first batch {what}", where=term.name, fix="bound what it divides by and takes roots of")
+    model.zero_grad(set_to_none=True)
 
 
 def _pull(run: Attempt, batch: Mapping[str, torch.Tensor], term: Term) -> Pull:

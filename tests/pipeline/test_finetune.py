@@ -200,3 +200,22 @@ def test_qlora_leaves_an_adapter_for_the_whole_weights(finetune: Call, tiny_mode
     assert facts["curve"][-1]["validation"] < facts["curve"][0]["validation"]
     adapted = PeftModel.from_pretrained(load_model(tiny_model), str(out / "adapter"))
     torch.testing.assert_close(logits(load_model(resolve(out).path)), logits(adapted), atol=1e-5, rtol=1e-4)
+
+
+def test_a_loss_of_ones_own_trains_and_a_changed_one_trains_again(finetune: Call, tmp_path: Path) -> None:
+    file = tmp_path / "my_loss.py"
+    file.write_text((Path(__file__).parents[2] / "examples" / "my_loss.py").read_text())
+    given = ("--loss", f"{file}:ContrastiveLoss", "--loss_weight", "0.5")
+    done = finetune(*given)
+    assert done.code == 0, done.err
+    assert "ContrastiveLoss of my_loss.py on pairs of rows with weight 0.5, beside cross-entropy with weight 1" in done.err
+    recipe = yaml.safe_load((tmp_path / "out/recipe.yaml").read_text())
+    assert recipe["training"]["objectives"] == [{"name": "cross_entropy"}, {"name": f"{file}:ContrastiveLoss", "weight": 0.5}]
+    assert "[tuned]" not in finetune(*given).err
+    file.write_text(file.read_text().replace("margin: float = 1.0", "margin: float = 0.5"))
+    changed = finetune(*given)
+    assert "[tuned]" in changed.err
+    assert finetune("--loss_weight", "2").code == 2
+    broken = finetune("--loss", f"{file}:ContrastivLoss")
+    assert broken.code == 2
+    assert "did you mean 'ContrastiveLoss'" in broken.err

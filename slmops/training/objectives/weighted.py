@@ -15,9 +15,13 @@ from slmops.signals.tensors import SampledTensors, Signal
 from slmops.training.objectives.base import WHERE, Answers, Objective, not_for_samples
 from slmops.training.objectives.contrastive import Contrastive
 from slmops.training.objectives.matching import Matching
-from slmops.training.objectives.own import OwnLoss
+from slmops.training.objectives.modules import OwnPairLoss
+from slmops.training.objectives.own import open_own
 from slmops.training.objectives.schedule import Schedule, schedule_of
 from slmops.training.registry import OBJECTIVES, own_file
+
+PAIRS = (Contrastive, OwnPairLoss)
+"""Losses on pairs of texts."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +63,28 @@ class WeightedSum:
         for done, when in ((0.0, "at the first update"), (1.0, "at the last update")):
             if not any(term.weight.at(done) for term in terms):
                 raise ConfigError(f"all weights are zero {when}", where=WHERE, fix="let one be above zero throughout")
-        on_pairs = [term for term in terms if isinstance(term.objective, Contrastive)]
+        on_pairs = [term for term in terms if isinstance(term.objective, PAIRS)]
         if len(on_pairs) > 1 or len(on_pairs) == len(terms):
-            what = "contrastive is given twice" if len(on_pairs) > 1 else "contrastive alone teaches no answers"
-            raise ConfigError(what, where=WHERE, fix="give one contrastive beside cross_entropy")
+            name = on_pairs[-1].name
+            what = (
+                f"{name} is given twice" if len({term.name for term in on_pairs}) < len(on_pairs) else f"{name} is one of several"
+            )
+            raise ConfigError(
+                f"{what}, and one loss on pairs is the most" if len(on_pairs) > 1 else f"{name} alone teaches no answers",
+                where=WHERE,
+                fix=f"give one {name} beside cross_entropy",
+            )
         return cls(tuple(terms))
 
     @property
     def on_tokens(self) -> tuple[Term, ...]:
         """The terms about tokens."""
-        return tuple(term for term in self.terms if not isinstance(term.objective, Matching | Contrastive))
+        return tuple(term for term in self.terms if not isinstance(term.objective, (Matching, *PAIRS)))
 
     @property
-    def on_pairs(self) -> tuple[Schedule, Contrastive] | None:
+    def on_pairs(self) -> tuple[Schedule, Contrastive | OwnPairLoss] | None:
         """Weight and loss of the term about pairs of texts, if there is one."""
-        found = [(term.weight, term.objective) for term in self.terms if isinstance(term.objective, Contrastive)]
+        found = [(term.weight, term.objective) for term in self.terms if isinstance(term.objective, Contrastive | OwnPairLoss)]
         return found[0] if found else None
 
     @property
@@ -119,8 +130,8 @@ class WeightedSum:
         return torch.stack(losses).sum(0) if losses else 0 * answers.logits[:, 0]
 
 
-def _open(spec: Mapping[str, Any], name: str, options: dict[str, Any]) -> Objective:
+def _open(spec: Mapping[str, Any], name: str, options: dict[str, Any]) -> Any:
     if own_file(spec) is not None:
-        return OwnLoss.open(spec)
-    objective: Objective = build(OBJECTIVES.get(name), options, where=f"objective {name!r}")
+        return open_own(spec)
+    objective: Any = build(OBJECTIVES.get(name), options, where=f"objective {name!r}")
     return objective

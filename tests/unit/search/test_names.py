@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from slmops.config import Recipe
+from slmops.config import FinetuneRecipe, Recipe
 from slmops.errors import UsageError
 from slmops.search.names import find_path
 
@@ -50,3 +52,52 @@ def test_a_value_is_found(recipe: Recipe, name: str, path: str) -> None:
 def test_a_name_that_is_none_is_refused_with_the_nearest(recipe: Recipe, name: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         find_path(name, recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("learning_rate", "training.learning_rate"),
+        ("batch_size", "training.batch_size"),
+        ("per_device_train_batch_size", "training.batch_size"),
+        ("epochs", "training.epochs"),
+        ("num_train_epochs", "training.epochs"),
+        ("lora_r", "training.lora.r"),
+        ("lora_rank", "training.lora.r"),
+        ("lora_alpha", "training.lora.alpha"),
+        ("lora_dropout", "training.lora.dropout"),
+        ("weight_decay", "training.weight_decay"),
+        ("warmup_ratio", "training.warmup_share"),
+        ("warmup_share", "training.warmup_share"),
+    ],
+)
+@pytest.mark.parametrize("training", [{}, {"lora": {}}])
+def test_the_names_that_people_write_are_found_in_a_fine_tuning(name: str, path: str, training: dict[str, Any]) -> None:
+    assert find_path(name, tuning(training)) == path
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("merge", "merge must be the same in every trial.*\n.*stands under training$"),
+        ("model", "model must be the same"),
+        ("kd_temperature", "no value 'kd_temperature'"),
+        ("warmup", "did you mean 'warmup_share'"),
+    ],
+)
+def test_what_a_fine_tuning_cannot_vary_is_refused(name: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        find_path(name, tuning({}))
+
+
+def tuning(training: dict[str, Any]) -> FinetuneRecipe:
+    return FinetuneRecipe.model_validate(
+        {
+            "name": "small",
+            "task_type": "classification",
+            "output_path": "out",
+            "model": "smollm2-135m-instruct",
+            "data": {"source": {"name": "files", "train": "rows.csv"}},
+            "training": training,
+        }
+    )

@@ -85,3 +85,32 @@ def test_sampled_values_make_a_recipe_like_any_other(make_search: MakeSearch) ->
     assert made.training.objectives[1] == {"name": "forward_kl", "weight": 0.7, "kd_temperature": 2.5}
     assert search.recipe.training.lora is None
     assert search.values_of(search.recipe) == {"training.lora.r": None, "training.objectives.1.kd_temperature": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("written", "strategy"),
+    [
+        ("{type: random, num_trials: 20}", "random"),
+        ("random_search", "random"),
+        ("{type: RandomSampler}", "random"),
+        ("{type: grid-search}", "grid"),
+        ("{type: Grid}", "grid"),
+        ("{type: bayesian}", "tpe"),
+        ("bayesian_optimization", "tpe"),
+        ("{type: optuna}", "tpe"),
+        ("{type: TPESampler}", "tpe"),
+    ],
+)
+def test_strategies_have_the_names_that_people_write(recipe: Recipe, tmp_path: Path, written: str, strategy: str) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(f"search_strategy: {written}\nsearch_space: {{batch_size: {{type: choice, values: [8, 16]}}}}\n")
+    assert read_search(recipe, file, {}, {}).section.strategy.type == strategy
+
+
+def test_a_number_with_an_exponent_is_a_number(recipe: Recipe, tmp_path: Path) -> None:
+    """``1e-6`` is a text to YAML 1.1, which wants a point."""
+    file = tmp_path / "space.yaml"
+    file.write_text(AS_PEOPLE_WRITE_IT.replace("[8, 16, 32]}", "[8]}, weight_decay: {type: choice, values: [1e-2, 0]}"))
+    found = read_search(recipe, file, {}, {}).space
+    assert found["training.learning_rate"].model_dump() == {"type": "float", "low": 1e-6, "high": 1e-3, "log": True, "points": None}
+    assert found["training.weight_decay"].grid() == [0.01, 0]
