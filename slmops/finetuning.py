@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,10 +20,13 @@ from slmops.stages.context import MODEL, DataContext
 from slmops.stages.learning import located
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.teaching import ADAPTER, train_model
+from slmops.stages.texts import prepare_texts
 from slmops.tasks.base import task_name
 from slmops.training.diagnosis import diagnose
 from slmops.workspace import StageResult, Step, Workspace, remove_tree, replace_folder
 
+_HIGHEST_LOSS = 700.0
+"""Beyond it a perplexity is no number."""
 _NEEDED = ("torch", "transformers", "accelerate")
 
 
@@ -46,7 +51,8 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
     """
     workspace = Workspace(recipe.output_path)
     with workspace.lock():
-        task_name(recipe.task_type)
+        if recipe.trained_on != "text":
+            task_name(recipe.task_type)
         lora = recipe.training.lora
         for package in (*_NEEDED, *(("peft",) if lora else ())):
             if find_spec(package) is None:
@@ -58,8 +64,8 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
         check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
         save_recipe(recipe.output_path / "recipe.yaml", recipe)
         context = DataContext(recipe, workspace)
-        prepared = prepare_data(context, located(base))
-        if not gold_of(context, prepared).training:
+        prepared = _prepared(context, recipe, base)
+        if recipe.trained_on != "text" and not gold_of(context, prepared).training:
             raise DataError(
                 "no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from"
             )
@@ -70,9 +76,13 @@ def plan(recipe: FinetuneRecipe) -> list[Step]:
     """What :func:`finetune` would do, and why; nothing is written and no model is fetched."""
     workspace = Workspace(recipe.output_path, planning=True)
     context, base = DataContext(recipe, workspace), here(recipe.model)
-    prepared = prepare_data(context, located(base))
+    prepared = _prepared(context, recipe, base)
     _tuned(context, recipe, base, prepared)
     return workspace.steps
+
+
+def _prepared(context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None) -> StageResult:
+    return prepare_texts(context) if recipe.trained_on == "text" else prepare_data(context, located(base))
 
 
 def _tuned(context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None, prepared: StageResult) -> StageResult:
@@ -108,10 +118,25 @@ def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResul
             if name in tuned.facts
         },
     }
+    if "texts" in tuned.facts:
+        facts["texts"] = _of_texts(tuned.facts)
     found = diagnose(tuned.facts["curve"], planned=tuned.facts["planned"], labels=prepared.facts["labels"])
     facts["diagnosis"] = found.as_dict()
     write_json(root / FINETUNED, facts)
     return Finetuned(root, facts)
+
+
+def _of_texts(tuned: Mapping[str, Any]) -> dict[str, Any]:
+    """Blocks and tokens, and the perplexity of the validation texts with the model as it was and with the weights kept."""
+    texts = dict(tuned["texts"])
+    before = texts.pop("before", None)
+    looks = [point["validation"] for point in tuned["curve"] if point["validation"] is not None]
+    after = (min(looks) if tuned.get("kept") else looks[-1]) if looks else None
+    return {**texts, "perplexity": {"before": _perplexity(before), "after": _perplexity(after)}}
+
+
+def _perplexity(loss: float | None) -> float | None:
+    return math.exp(min(loss, _HIGHEST_LOSS)) if loss is not None else None
 
 
 def _method(recipe: FinetuneRecipe) -> str:

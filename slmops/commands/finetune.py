@@ -26,19 +26,30 @@ class Method(StrEnum):
     QLORA = "qlora"
 
 
+class TrainOn(StrEnum):
+    """What of a row is trained on."""
+
+    ANSWER = "answer"
+    ALL = "all"
+
+
 @app.command()
 def finetune(
     model: Annotated[
         str,
         typer.Option("--model_name_or_path", "--model", "-m", help="Catalogue name, folder, adapter, .gguf file or hub id"),
     ],
-    data: given.Data,
+    data: given.HubOrData,
     output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where everything goes")],
     method: Annotated[
         Method, typer.Option(help="full: all weights; lora, dora, qlora: an adapter, the last on weights in few bits")
     ] = Method.LORA,
     task_type: given.TaskType = None,
     text_template: given.TextTemplate = None,
+    data_config: given.DataConfig = None,
+    train_on: Annotated[
+        TrainOn, typer.Option("--train_on", help="answer, or all of what the template makes of a row")
+    ] = TrainOn.ANSWER,
     special_tokens: Annotated[
         str, typer.Option("--special_tokens", help="Another model's tokens in the template: text takes them as such, or error")
     ] = "text",
@@ -70,13 +81,12 @@ def finetune(
     overrides: given.Overrides = None,
 ) -> None:
     """Fine-tune a model on rows with answers. It leaves OUTPUT/model and, with an adapter, OUTPUT/adapter."""
-    from slmops.data.sources import FilesSource, look_at
+    from slmops.data.given import detect_task, named_source
     from slmops.finetuning import finetune as train
 
     columns = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field, "train_split": train_split}
-    columns = _said(columns)
-    source = _said({"name": "files", "train": data, "validation": validation_data, "validation_split": eval_split, **columns})
-    detected = look_at(FilesSource(train=data, **columns))
+    held_out = {"validation": str(validation_data.absolute()) if validation_data else None, "validation_split": eval_split}
+    source, kind, taken = detect_task(named_source(data, data_config), _said({**columns, **held_out}), task_type)
     lora = {
         "r": lora_r,
         "alpha": lora_alpha,
@@ -95,21 +105,22 @@ def finetune(
     }
     values: dict[str, Any] = {
         "name": run_name(output_path),
-        "task_type": task_type or detected.task_type,
+        "task_type": kind,
         "output_path": str(output_path),
         "seed": seed,
         "model": model,
         "merge": merge,
         "data": {
-            "source": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in source.items()},
+            "source": source,
             "max_bad_share": max_bad_share,
             "special_tokens": special_tokens,
+            "train_on": train_on.value,
             "test_share": 0,
         },
         "training": _said(training),
     }
     recipe = build(FinetuneRecipe, with_overrides(values, overrides or []), where="finetune")
-    say(detected.describe())
+    say(taken)
     print_finetuned(train(recipe), as_json)
 
 

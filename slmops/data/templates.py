@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from slmops.data.chat import COMPACT_CHATML, PLAIN, ChatTemplate, TextTemplate, template_text
 from slmops.data.rows import Row
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of a token that no loss is computed for (the value PyTorch's cross-entropy ignores)."""
 
-_MASK = "answer and end token"
+TrainedOn = Literal["answer", "all", "text"]
+"""What of a row is trained on: its answer; the whole text that the template makes of it; the text that it is."""
+
+_MASKS: Mapping[TrainedOn, str] = {"answer": "answer and end token", "all": "all tokens", "text": "texts in blocks"}
 """What :meth:`Template.encode` trains; caches made under another rule are refused."""
 
 _PROBE = "Where's MY  order no. 1234567?\n\n\tÇa coûte 12,50 € … 日本語 😀 can't "
@@ -34,7 +37,8 @@ _SPECIAL = re.compile(r"<\|[^|\s<>{}]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|<[b
 class Encoded:
     """Token ids of a training row; ``labels`` equals ``input_ids`` on the answer and its end token, else ``IGNORED``.
 
-    The labels are *not* shifted: position ``t`` holds the token at ``t``, and the logits at ``t - 1`` predict it.
+    Where all of a row is trained on, ``labels`` equals it everywhere but on the first token. The labels are *not* shifted: position
+    ``t`` holds the token at ``t``, and the logits at ``t - 1`` predict it.
     """
 
     input_ids: tuple[int, ...]
@@ -56,11 +60,12 @@ class Template:
     """Renders prompts and encodes training rows for one tokenizer and one chat template.
 
     Prompt and answer are tokenized apart, as they are when the model is used, so the mask is exact: all tokens of the
-    answer and the end token are trained, no token of the prompt is.
+    answer and the end token are trained and, unless the whole text is, no token of the prompt.
     """
 
     tokenizer: PreTrainedTokenizerBase
     chat: ChatTemplate
+    trained_on: TrainedOn = "answer"
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:
@@ -71,7 +76,7 @@ class Template:
         return {
             "tokenizer": digest([vocabulary, probe]),
             "template": digest([chat.jinja, chat.bos_token, chat.eos_token, chat.answer_prefix]),
-            "mask": digest([_MASK, self.tokenizer.eos_token_id]),
+            "mask": digest([_MASKS[self.trained_on], self.tokenizer.eos_token_id]),
         }
 
     def prompt(self, row: Row) -> str:
@@ -94,7 +99,15 @@ class Template:
         prompt = self.prompt_ids(row)
         answer: list[int] = self.tokenizer(self.chat.answer_prefix + row.answer, add_special_tokens=False)["input_ids"]
         answer.append(int(self.tokenizer.eos_token_id))
-        return Encoded(tuple(prompt + answer), tuple([IGNORED] * len(prompt) + answer))
+        ids = prompt + answer
+        # Nothing stands before the first token that could predict it.
+        untrained = 1 if self.trained_on == "all" else len(prompt)
+        return Encoded(tuple(ids), tuple([IGNORED] * untrained + ids[untrained:]))
+
+    def text_ids(self, row: Row) -> list[int]:
+        """Token ids of the text that a row is, behind a start token where the tokenizer puts one before a text."""
+        ids: list[int] = self.tokenizer(row.question, add_special_tokens=False)["input_ids"]
+        return [int(self.tokenizer.bos_token_id), *ids] if _adds_bos(self.tokenizer) else ids
 
     def token_ids(self, rows: Iterable[Row]) -> list[list[int]]:
         """Token ids of rows: prompt and, where there is one, answer."""
@@ -106,7 +119,9 @@ class Template:
         self.tokenizer.save_pretrained(folder)
 
 
-def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str, text_template: str | None = None) -> Template:
+def choose_template(
+    tokenizer: PreTrainedTokenizerBase, choice: str, text_template: str | None = None, trained_on: TrainedOn = "answer"
+) -> Template:
     """The template that a recipe chose.
 
     Args:
@@ -114,6 +129,7 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str, text_templa
         choice: ``own`` (the tokenizer's, else a plain one), ``compact`` (its ChatML tokens without the system message
             that some templates add by themselves), ``plain`` or the path of a ``.jinja`` file.
         text_template: Literal text with slots; where given it takes the place of the chat template.
+        trained_on: What of a row is trained on.
 
     Raises:
         ConfigError: The tokenizer has no end token or lacks the tokens of ``compact``; no such file.
@@ -122,8 +138,8 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str, text_templa
         raise ConfigError("the tokenizer has no end-of-sequence token", fix="set eos_token in tokenizer_config.json")
     bos, eos = str(tokenizer.bos_token or ""), str(tokenizer.eos_token)
     if text_template is not None:
-        return Template(tokenizer, TextTemplate(text_template).chat_template(bos if _adds_bos(tokenizer) else "", eos))
-    return Template(tokenizer, ChatTemplate(_jinja(tokenizer, choice), bos, eos))
+        return Template(tokenizer, TextTemplate(text_template).chat_template(bos if _adds_bos(tokenizer) else "", eos), trained_on)
+    return Template(tokenizer, ChatTemplate(_jinja(tokenizer, choice), bos, eos), trained_on)
 
 
 def foreign_tokens(text_template: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:

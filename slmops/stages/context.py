@@ -46,7 +46,8 @@ class DataContext:
     @property
     def text_template(self) -> str | None:
         """The source's ``text_template``, checked."""
-        text = self.recipe.data.source.get("text_template")
+        # Where texts are trained on it is no prompt, and its source fills it.
+        text = self.recipe.data.source.get("text_template") if self.recipe.trained_on != "text" else None
         return TextTemplate(text).text if text is not None else None
 
     def template(self, model: Path) -> Template:
@@ -54,7 +55,7 @@ class DataContext:
         from slmops.data.templates import choose_template
         from slmops.models.load import load_tokenizer
 
-        return choose_template(load_tokenizer(model), self.recipe.chat_template, self.text_template)
+        return choose_template(load_tokenizer(model), self.recipe.chat_template, self.text_template, self.recipe.trained_on)
 
     def task_options(self, data: StageResult) -> Mapping[str, Any]:
         """The task's options, completed from the data."""

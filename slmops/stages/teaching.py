@@ -183,19 +183,23 @@ def train_model(
     parents = {"base": base.id, **{role: result.id for role, result in inputs.items()}}
     if adapter_alone:
         config["saved"] = ADAPTER
+    if recipe.trained_on != "answer":
+        config["trained_on"] = recipe.trained_on
     if updates_of is not None:
         parents["updates"] = updates_of.id
     key = StageKey(stage, "model", 3, {**config, "seed": recipe.seed, **context.template_key}, parents)
 
     def make(folder: Path, work: Path) -> Made:
+        from slmops.models.load import context_length
         from slmops.training.loop import train
 
         template = context.template(base.path)
         data, answers = inputs["data"], inputs.get("answers")
-        task = context.task(data)
-        rows = rows_of(answers, TRAINING) if answers else [more for row in rows_of(data, "train") for more in gold_rows(task, row)]
+        rows = rows_of(answers, TRAINING) if answers else [row for rows in _learned(context, data, "train") for row in rows]
         known = section if answers is None or taught is not None else without_signals(section)
         chosen = known if updates_of is None else known.model_copy(update={"max_steps": updates_of.facts["steps"]})
+        if recipe.trained_on == "text":  # a block is as long as it may be
+            chosen = chosen.model_copy(update={"max_length": min(chosen.max_length, context_length(base.path))})
         signals, layers = taught(template, rows) if taught is not None else (None, None)
         trained = train(
             base.path,
@@ -203,7 +207,7 @@ def train_model(
             work,
             template=template,
             rows=rows,
-            validation=[gold_rows(task, row)[0] for row in rows_of(data, "validation")],
+            validation=[rows[0] for rows in _learned(context, data, "validation")],
             section=chosen,
             seed=recipe.seed,
             what=stage,
@@ -213,10 +217,20 @@ def train_model(
             watch=watch,
             adapter_alone=adapter_alone,
         )
-        facts = {name: value for name, value in asdict(trained).items() if name not in ("on_policy", "kept") or value is not None}
+        optional = ("on_policy", "kept", "texts")
+        facts = {name: value for name, value in asdict(trained).items() if name not in optional or value is not None}
         return Made({**facts, "rows": len(rows)}, seed=recipe.seed)
 
     return context.workspace.stage(key, make)
+
+
+def _learned(context: DataContext, data: StageResult, split: str) -> list[list[Row]]:
+    """What each row of a split becomes for the training; a text without an answer stays as it is."""
+    rows = rows_of(data, split)
+    if context.recipe.trained_on == "text":
+        return [[row] for row in rows]
+    task = context.task(data)
+    return [gold_rows(task, row) for row in rows]
 
 
 def distill_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from slmops.training.batches import PlannedBatches, only_item, plan_batches, ste
 from slmops.training.checkpoints import checkpoint_at, load_best, mark_complete, newest_checkpoint, save_best, step_of
 from slmops.training.forward import total_loss
 from slmops.training.gradients import clip, rows_of_embedding
-from slmops.training.inputs import Signals, encode_rows, open_student, signals_of
+from slmops.training.inputs import Signals, encode_rows, encode_validation, open_student, signals_of
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.matching import LayerLosses, RowLayers
 from slmops.training.objectives import WeightedSum
@@ -33,7 +33,10 @@ from slmops.training.on_policy import OwnSamples, Scorer, Updates
 from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
 from slmops.training.parallel import DataParallel
 from slmops.training.projection import Projection
-from slmops.training.watching import Watch, Watcher, curve_of, looked_at, lowest_of
+from slmops.training.watching import Watch, Watcher, curve_of, lowest_of
+
+_BEFORE = "before.json"
+"""The validation loss before the first update."""
 
 _SINCE = "since_report.json"
 """The sum of the losses since the last report, and the update of that."""
@@ -45,6 +48,7 @@ class Trained:
 
     ``on_policy`` has those of the student's own samples (:attr:`slmops.training.on_policy.OwnSamples.facts`), where it
     learned from such; ``kept`` is the update whose weights were kept, where that was the one with the lowest validation loss.
+    ``texts`` has the ``blocks`` that texts became, their ``tokens``, and the validation loss ``before`` the first update.
     """
 
     steps: int
@@ -55,6 +59,7 @@ class Trained:
     too_long: int
     on_policy: dict[str, float] | None = None
     kept: int | None = None
+    texts: dict[str, float] | None = None
 
 
 def train(
@@ -104,6 +109,7 @@ def train(
     keep_freed_memory()
     objective = WeightedSum.of(section.objectives)
     kept, encoded = encode_rows(rows, template, section.max_length)
+    of_texts = template.trained_on == "text"
     if not encoded:
         raise TrainingError(
             "no row is left to train on", where=what, fix=f"raise max_length (now {section.max_length}) or check the data"
@@ -135,7 +141,7 @@ def train(
     )
     if pairs is not None:
         batches = WithPairs(batches, plan, pairs, section.gradient_accumulation_steps, pad_id)
-    checked = [template.encode(row) for row in looked_at(validation, steps, section)]
+    checked = encode_validation(validation, template, steps, section)
     checkpoint = newest_checkpoint(work)
     if own is not None and checkpoint is not None:
         own.load(checkpoint)
@@ -166,6 +172,7 @@ def train(
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
+        texts = _text_facts(encoded, work, partial(watcher.validation_loss, model) if checked else None) if of_texts else None
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     lowest = lowest_of(trainer.state) if section.keep == "best" else None
     if lowest is not None:
@@ -187,9 +194,10 @@ def train(
         answer_tokens=_answer_tokens(plan[: done * section.gradient_accumulation_steps], encoded, own),
         seconds=round(time.monotonic() - started, 1),
         curve=curve_of(trainer.state),
-        too_long=len(rows) - len(kept),
+        too_long=len(rows) - len(kept) if not of_texts else 0,
         on_policy=own.facts if own is not None else None,
         kept=lowest,
+        texts=texts,
     )
 
 
@@ -338,6 +346,15 @@ def _own_samples(section: TrainingSection, updates: Updates, objective: Weighted
             "there is no teacher that could score the student's own samples", where="training.on_policy", fix="leave it out"
         )
     return OwnSamples(section.on_policy, updates, objective, scorer, autocast_type(section.precision))
+
+
+def _text_facts(blocks: Sequence[Encoded], work: Path, loss: Callable[[], float] | None) -> dict[str, float]:
+    """Blocks and tokens of texts, and the loss of the model as it was, which a resumed run no longer has."""
+    file = work / _BEFORE
+    if loss is not None and not file.is_file():
+        write_json(file, loss())
+    before = {"before": float(read_json(file))} if loss is not None else {}
+    return {"blocks": len(blocks), "tokens": sum(len(block.input_ids) for block in blocks), **before}
 
 
 def _answer_tokens(plan: Sequence[Sequence[int]], encoded: Sequence[Encoded], own: OwnSamples | None) -> int:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from slmops.data.folders import parts_in
 from slmops.data.sources import FilesSource
-from slmops.data.split_syntax import Split, files_in
+from slmops.data.split_syntax import Split
 from slmops.errors import DataError
 
 TEN = list(range(10))
@@ -42,7 +43,7 @@ def test_it_agrees_with_datasets_itself() -> None:
         assert Split.parse(text).of(TEN, "rows.csv") == expected, text
 
 
-@pytest.mark.parametrize("text", ["train[4096]", "train[:x]", "", "train[1:2", "trian", "train[:1]+test[:1]"])
+@pytest.mark.parametrize("text", ["train[4096]", "train[:x]", "", "train[1:2", "train[:1]+test[:1]", "train[:101%]"])
 def test_what_is_no_split_is_refused(text: str) -> None:
     with pytest.raises(DataError, match=r"split: .*\n.*train\["):
         Split.parse(text)
@@ -76,11 +77,11 @@ def test_a_folder_has_a_file_a_split(tmp_path: Path) -> None:
         [],
     ]
     assert len(FilesSource(train=tmp_path, validation_split="validation[:1]").read().validation) == 1
-    with pytest.raises(DataError, match=r"there is no test file"):
+    with pytest.raises(DataError, match=r"there is no split test\n.*there are train, validation"):
         FilesSource(train=tmp_path, test_split="test").read()
     rows(tmp_path / "valid.jsonl", "four 1")
     with pytest.raises(DataError, match=r"both dev.jsonl and valid.jsonl are validation"):
-        files_in(tmp_path)
+        parts_in(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no file train"):
         FilesSource(train=tmp_path / "empty").read()
