@@ -117,9 +117,7 @@ def print_finetuned(done: Finetuned, as_json: bool) -> None:
     print(f"trained   {facts['rows']:,} rows, {facts['steps']:,} updates, {duration(facts['seconds'])}")
     if texts := facts.get("texts"):
         before, after = (f"{value:,.2f}" if value is not None else "?" for value in texts["perplexity"].values())
-        print(
-            f"texts     {texts['tokens']:,} tokens in {texts['blocks']:,} blocks; perplexity of the validation texts {before} → {after}"
-        )
+        print(f"texts     {texts['tokens']:,} tokens in {texts['blocks']:,} blocks, perplexity {before} → {after}")
     looks = [point["validation"] for point in facts["curve"] if point["validation"] is not None]
     if looks:
         kept = f", after update {facts['kept']}" if facts.get("kept") else ""

@@ -48,7 +48,7 @@ def finetune(
     text_template: given.TextTemplate = None,
     data_config: given.DataConfig = None,
     train_on: Annotated[
-        TrainOn, typer.Option("--train_on", help="answer, or all of what the template makes of a row")
+        TrainOn, typer.Option("--train_on", help="What is learned: answer, or all that the template makes of a row")
     ] = TrainOn.ANSWER,
     special_tokens: Annotated[
         str, typer.Option("--special_tokens", help="Another model's tokens in the template: text takes them as such, or error")

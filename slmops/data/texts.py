@@ -125,8 +125,8 @@ class Texts(BaseModel):
             except BadRow as error:
                 rejected.append(Rejected(origin, str(error), raw_text(record)))
                 continue
-            template = self.text_template or f"{{{fields[0]}}}"
-            rows.append(Row.of(_SLOT.sub(lambda slot, values=values: values[slot.group(1)], template), None, origin))
+            text = values[fields[0]] if self.text_template is None else _filled(self.text_template, values)
+            rows.append(Row.of(text, None, origin))
         return rows
 
     def _fields(self, table: Table) -> list[str]:
@@ -148,6 +148,10 @@ class Texts(BaseModel):
                 fix = f"{nearest(name, columns)}; name it with --input_field, or write --text_template"
                 raise DataError(what, where=f"{table.path}, {where}", fix=fix)
         return fields
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    return _SLOT.sub(lambda slot: values[slot.group(1)], template)
 
 
 def _texts_in(folder: Path) -> list[Path]:

@@ -37,7 +37,8 @@ def test_a_split_is_what_datasets_makes_of_it(text: str, name: str, records: lis
 
 def test_it_agrees_with_datasets_itself() -> None:
     read = pytest.importorskip("datasets", reason="the library datasets is not installed").ReadInstruction
-    for text in ("train[:4]", "train[-3:]", "train[20%:50%]", "train[:25%]", "train[:35%]", "train[-7%:]", "train[:2]+train[8:]"):
+    inside = ("train[:4]", "train[-3:]", "train[20%:50%]", "train[:25%]", "train[:35%]", "train[-7%:]", "train[:2]+train[8:]")
+    for text in (*inside, "train[:4096]", "train[-20:]", "train[5:20]"):
         absolute = read.from_spec(text).to_absolute({"train": 10})
         expected = [row for part in absolute for row in TEN[part.from_ : part.to]]
         assert Split.parse(text).of(TEN, "rows.csv") == expected, text
@@ -57,6 +58,14 @@ def test_an_empty_part_is_refused() -> None:
 def rows(file: Path, *texts: str) -> Path:
     file.write_text("".join(json.dumps({"text": text, "label": "a" if "1" in text else "b"}) + "\n" for text in texts))
     return file
+
+
+def test_a_file_with_fewer_rows_gives_those_it_has_and_no_empty_validation(tmp_path: Path) -> None:
+    file = rows(tmp_path / "few.jsonl", *(f"text {n}" for n in range(10)))
+    assert len(FilesSource(train=file, train_split="train[:4096]").read().labelled) == 10
+    # The library gives no rows here, with which nothing could be validated.
+    with pytest.raises(DataError, match=r"few.jsonl: 'train\[4096:4224\]' holds none of the 10 records"):
+        FilesSource(train=file, train_split="train[:4096]", validation_split="train[4096:4224]").read()
 
 
 def test_training_and_validation_are_parts_of_one_file(tmp_path: Path) -> None:
