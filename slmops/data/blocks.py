@@ -26,10 +26,11 @@ def blocks_of(texts: Sequence[Sequence[int]], end: int, length: int) -> list[tup
     ids: list[int] = []
     owners: list[int] = []
     for number, text in enumerate(texts):
-        joined = [end, *text] if number else list(text)
-        # An end token belongs to the text that it ends.
-        owners += [max(0, number - 1) if number and not place else number for place in range(len(joined))]
-        ids += joined
+        if number:
+            ids.append(end)
+            owners.append(number - 1)
+        ids += text
+        owners += [number] * len(text)
     found = []
     for start in range(0, len(ids) - 1, length):
         block = tuple(ids[start : start + length])
