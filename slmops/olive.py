@@ -230,5 +230,7 @@ def missing(values: Mapping[str, Any]) -> list[str]:
         path = values["data"]["source"].get(role)
         if path is not None and not Path(path).exists():
             found.append(f"data: there is no {path}; give the file's path in load_dataset_config.data_files")
+    if values["data"]["source"].get("name") == "hub" and find_spec("datasets") is None:
+        found.append("datasets is not installed: pip install 'slmops[hub]'")
     absent = [package for package in ("torch", "transformers", "accelerate", "peft") if find_spec(package) is None]
     return found + [f"{package} is not installed: pip install 'slmops[train]'" for package in absent]
