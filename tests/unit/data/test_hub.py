@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from slmops.data.given import named_source
-from slmops.data.hub import is_hub_data
-from slmops.errors import ConfigError
+from slmops.data.hub import HubSource, is_hub_data
+from slmops.errors import ConfigError, MissingExtraError
 from tests.data_hub import DATA_SET, DataHub, serving
 
 datasets: Any = pytest.importorskip("datasets", reason="the extra 'hub' is not installed")
@@ -124,3 +124,9 @@ def test_a_path_is_no_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert named_source(Path("rows/train")) == {"name": "files", "train": str(tmp_path / "rows/train")}
     with pytest.raises(ConfigError, match="--data_config"):
         named_source(Path("rows/train"), "en")
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"slmops\[hub\]"):
+        HubSource(id=DATA_SET).fingerprint()

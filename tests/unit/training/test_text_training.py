@@ -10,10 +10,14 @@ import pytest
 import torch
 
 from slmops.data.rows import Row
-from slmops.data.templates import Template
+from slmops.data.templates import IGNORED, Encoded, Template
 from slmops.models.load import load_model
 from slmops.sections import TrainingSection
+from slmops.training.batches import collate
+from slmops.training.forward import losses_of
 from slmops.training.loop import Trained, train
+from slmops.training.objectives import CrossEntropy
+from slmops.training.projection import Projection
 
 TEXTS = [Row.of(f"please refund the money for order {number} and return the shoes", None, str(number)) for number in range(12)]
 Train = Callable[..., Trained]
@@ -60,3 +64,15 @@ def test_a_killed_training_on_texts_ends_as_one_that_was_not(run: Train, tmp_pat
     assert whole.too_long == 0
     assert whole.curve[-1]["validation"] is not None
     assert whole.curve[-1]["validation"] < whole.texts["before"]
+
+
+def test_blocks_that_begin_alike_have_each_its_own_losses(tiny_model: Path) -> None:
+    model = load_model(tiny_model).eval()
+    rows = [Encoded(ids, (IGNORED, *ids[1:])) for ids in ((7, 8, 9, 10, 11), (7, 8, 9, 12), (7, 8, 9, 10, 13))]
+    found = losses_of(model, collate(rows, 0), CrossEntropy(), Projection.of(model))
+    expected = []
+    for row in rows:
+        with torch.no_grad():
+            logits = model(torch.tensor([row.input_ids])).logits[0, :-1]
+        expected.append(torch.nn.functional.cross_entropy(logits, torch.tensor(row.input_ids[1:]), reduction="none"))
+    torch.testing.assert_close(found, torch.cat(expected), atol=1e-4, rtol=1e-4)
