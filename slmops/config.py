@@ -30,6 +30,9 @@ from slmops.sections import (
 )
 from slmops.values import read_values
 
+TEXT = "text"
+"""The task type of texts without answers."""
+
 _SEARCH_KEYS = ("search_strategy", "search_space")
 
 
@@ -54,6 +57,11 @@ class BaseRecipe(Section, ABC):
         moved = {key: values[key] for key in _SEARCH_KEYS if key in values}
         rest = {key: value for key, value in values.items() if key not in _SEARCH_KEYS}
         return {**rest, "search": {**(values.get("search") or {}), **moved}}
+
+    @property
+    def trained_on(self) -> Literal["answer", "all", "text"]:
+        """What of a row is trained on."""
+        return "answer"
 
     @property
     @abstractmethod
@@ -118,9 +126,18 @@ class FinetuneTraining(TrainingSection):
     )
 
 
+class FinetuneData(DataSection):
+    """The rows of a fine-tuning, which may be learned as a whole."""
+
+    train_on: Literal["answer", "all"] = Field(
+        "answer", description="What of a row is trained on: its answer and an end token, or all that the template makes of it"
+    )
+
+
 class FinetuneRecipe(BaseRecipe):
     """A model trained on labelled rows: data → training. It names a ``model`` where a distillation names a ``teacher``."""
 
+    data: FinetuneData
     model: str = Field(description="What is trained: catalogue name, folder, adapter, .gguf file or hub id")
     training: FinetuneTraining = FinetuneTraining()
     merge: bool = Field(False, description="Write the weights with the adapter merged into them too")
@@ -138,6 +155,11 @@ class FinetuneRecipe(BaseRecipe):
                 "data.special_tokens: add gives the model new embeddings to train, and training.freeze_embeddings none"
             )
         return self
+
+    @property
+    def trained_on(self) -> Literal["answer", "all", "text"]:
+        """What of a row is trained on; of texts without answers all."""
+        return "text" if self.task_type == TEXT else self.data.train_on
 
     @property
     def room(self) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from slmops.stages.learning import located
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.settling import settle, table_of
 from slmops.stages.teaching import ADAPTER, train_model
+from slmops.stages.texts import prepare_texts
 from slmops.tasks.base import task_name
 from slmops.training.defaults import Setting, table
 from slmops.training.diagnosis import diagnose
@@ -34,6 +36,8 @@ from slmops.workspace import StageResult, Step, Workspace, remove_tree, replace_
 if TYPE_CHECKING:
     from slmops.training.watching import Watch
 
+_HIGHEST_LOSS = 700.0
+"""Beyond it a perplexity is no number."""
 _NEEDED = ("torch", "transformers", "accelerate")
 _FEW_TOKENS = 128
 _FACTS = (
@@ -93,7 +97,8 @@ def begin(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Start:
     Raises:
         SlmopsError: As :func:`finetune`.
     """
-    task_name(recipe.task_type)
+    if recipe.trained_on != "text":
+        task_name(recipe.task_type)
     lora = recipe.training.lora
     for package in (*_NEEDED, *(("peft",) if lora else ())):
         if find_spec(package) is None:
@@ -114,10 +119,10 @@ def begin(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Start:
     check_fits(base.parameters, purpose, what=what, bytes_per_parameter=weight_bytes, batch_tokens=_FEW_TOKENS)
     check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
     workspace = Workspace(recipe.output_path)
-    prepared = prepare_data(DataContext(recipe, workspace), located(base))
+    prepared = _prepared(DataContext(recipe, workspace), recipe, base)
     recipe, chosen = settle(recipe, _method(recipe), base.path, prepared, choose)
     context = DataContext(recipe, workspace)
-    if not gold_of(context, prepared).training:
+    if recipe.trained_on != "text" and not gold_of(context, prepared).training:
         raise DataError("no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from")
     return Start(context, recipe, base, prepared, table_of(recipe, chosen, prepared))
 
@@ -136,7 +141,7 @@ def settled(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> tuple[Finet
     """The recipe that :func:`finetune` would run, and the table of its settings; nothing is written and no model is fetched."""
     context, base = DataContext(recipe, Workspace(recipe.output_path, planning=True)), here(recipe.model)
     with remote_code(recipe.trust_remote_code):
-        prepared = prepare_data(context, located(base))
+        prepared = _prepared(context, recipe, base)
     known = prepared if context.workspace.artifacts else None
     recipe, chosen = settle(recipe, _method(recipe), base.path if base is not None else None, known, choose)
     return recipe, table_of(recipe, chosen, known)
@@ -147,9 +152,13 @@ def plan(recipe: FinetuneRecipe) -> list[Step]:
     workspace = Workspace(recipe.output_path, planning=True)
     with remote_code(recipe.trust_remote_code):
         context, base = DataContext(recipe, workspace), here(recipe.model)
-        prepared = prepare_data(context, located(base))
+        prepared = _prepared(context, recipe, base)
         _tuned(context, recipe, base, prepared, ())
     return workspace.steps
+
+
+def _prepared(context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None) -> StageResult:
+    return prepare_texts(context) if recipe.trained_on == "text" else prepare_data(context, located(base))
 
 
 def _tuned(
@@ -171,7 +180,7 @@ def _scores(
     context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResult, tuned: StageResult
 ) -> dict[str, Any] | None:
     """What the training did for the answers; ``None`` where the task has no score, or nobody wants to know."""
-    if not recipe.score or not is_scored(recipe.task_type):
+    if not recipe.score or recipe.trained_on == "text" or not is_scored(recipe.task_type):
         return None
     model = tuned.path / (ADAPTER if recipe.training.lora is not None else MODEL)
     # Of a training that went on after a kill, the seconds are those of its last part.
@@ -207,12 +216,27 @@ def _published(start: Start, tuned: StageResult) -> Finetuned:
         "settings": [setting.as_dict() for setting in settings],
         "scores": _scores(context, recipe, base, prepared, tuned),
     }
+    if "texts" in tuned.facts:
+        facts["texts"] = _of_texts(tuned.facts)
     labels = prepared.facts["labels"]
     found = diagnose(tuned.facts["curve"], planned=tuned.facts["planned"], labels=labels, scores=facts["scores"])
     facts["diagnosis"] = found.as_dict()
     write_text(root / PAGE, render_html(recipe.name, facts))
     write_json(root / FINETUNED, facts)
     return Finetuned(root, facts)
+
+
+def _of_texts(tuned: Mapping[str, Any]) -> dict[str, Any]:
+    """Blocks and tokens, and the perplexity of the validation texts with the model as it was and with the weights kept."""
+    texts = dict(tuned["texts"])
+    before = texts.pop("before", None)
+    looks = [point["validation"] for point in tuned["curve"] if point["validation"] is not None]
+    after = (min(looks) if tuned.get("kept") else looks[-1]) if looks else None
+    return {**texts, "perplexity": {"before": _perplexity(before), "after": _perplexity(after)}}
+
+
+def _perplexity(loss: float | None) -> float | None:
+    return math.exp(min(loss, _HIGHEST_LOSS)) if loss is not None else None
 
 
 def _method(recipe: FinetuneRecipe) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from slmops.data.hub import is_hub_data
 from slmops.errors import ConfigError
 from slmops.sections import TrainingSection
 
@@ -150,7 +151,7 @@ def _data(values: Mapping[str, Any], options: dict[str, Any], notes: list[str], 
         raise ConfigError(
             "it names no data to train on", where=f"{where}: data_configs", fix="give a data config, and its name to the pass"
         )
-    source = {"name": "files", "train": _files(train, where)}
+    source = _source(train, where)
     shown = _flat(train.get("pre_process_data_config"))
     if "text_template" not in shown:
         raise ConfigError(
@@ -159,17 +160,26 @@ def _data(values: Mapping[str, Any], options: dict[str, Any], notes: list[str], 
             fix='such as "{prompt} => {response}": the last is the answer',
         )
     source["text_template"] = str(shown["text_template"])
-    notes.append("text_template: the loss covers its last field and an end token, not the whole text")
+    notes.append("text_template: the loss covers its last field and an end token; data.train_on=all: the whole text")
     notes += [f"pre_process_data_config.{key}: not carried over" for key in shown if key not in ("text_template", "type")]
     if split := _flat(train.get("load_dataset_config")).get("split"):
         source["train_split"] = str(split)
     if validation is not None:
         loaded = _flat(validation.get("load_dataset_config"))
-        if (file := _files(validation, where)) != source["train"]:
+        if (file := _files(validation, where)) not in (source.get("train"), source.get("id")):
             source["validation"] = file
         if loaded.get("split"):
             source["validation_split"] = str(loaded["split"])
     return source
+
+
+def _source(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A hub data set, or files."""
+    file = _files(config, where)
+    if not is_hub_data(Path(file)):
+        return {"name": "files", "train": file}
+    subset = _flat(config.get("load_dataset_config")).get("subset")
+    return {"name": "hub", "id": file, **({"config": str(subset)} if subset else {})}
 
 
 def _files(config: Mapping[str, Any], where: str) -> str:
@@ -228,5 +238,7 @@ def missing(values: Mapping[str, Any]) -> list[str]:
         path = values["data"]["source"].get(role)
         if path is not None and not Path(path).exists():
             found.append(f"data: there is no {path}; give the file's path in load_dataset_config.data_files")
+    if values["data"]["source"].get("name") == "hub" and find_spec("datasets") is None:
+        found.append("datasets is not installed: pip install 'slmops[hub]'")
     absent = [package for package in ("torch", "transformers", "accelerate", "peft") if find_spec(package) is None]
     return found + [f"{package} is not installed: pip install 'slmops[train]'" for package in absent]

@@ -117,7 +117,9 @@ class TrainingSection(Section):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm")
     freeze_embeddings: bool = Field(False, description="Leave the embedding matrix as it is")
-    max_length: int = Field(512, ge=8, description="Longest row in tokens; longer ones are set aside, never cut")
+    max_length: int = Field(
+        512, ge=8, description="Longest row in tokens; longer ones are set aside. Texts are cut into blocks of so many"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Autocast type; auto: bfloat16 where the processor has it"
     )

@@ -116,6 +116,9 @@ def print_finetuned(done: Finetuned, as_json: bool) -> None:
         return
     print(f"method    {facts['method']} on {facts['base']}")
     print(f"trained   {facts['rows']:,} rows, {facts['steps']:,} updates, {duration(facts['seconds'])}")
+    if texts := facts.get("texts"):
+        before, after = (f"{value:,.2f}" if value is not None else "?" for value in texts["perplexity"].values())
+        print(f"texts     {texts['tokens']:,} tokens in {texts['blocks']:,} blocks, perplexity {before} → {after}")
     print("".join(f"{line}\n" for line in terminal_lines(facts)), end="")
     print(f"result    {Diagnosis(**facts['diagnosis'])}")
     print(f"report    {done.root / PAGE}")

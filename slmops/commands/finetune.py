@@ -35,6 +35,13 @@ class Method(StrEnum):
     QLORA = "qlora"
 
 
+class TrainOn(StrEnum):
+    """What of a row is trained on."""
+
+    ANSWER = "answer"
+    ALL = "all"
+
+
 @app.command(cls=flags.WithTruthValues)
 def finetune(
     context: typer.Context,
@@ -42,15 +49,17 @@ def finetune(
         str | None,
         typer.Option("--model_name_or_path", "--model", "-m", help="Catalogue name, folder, adapter, .gguf file or hub id"),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data_name", "--data", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")
-    ] = None,
+    data: given.HubOrData = None,
     output_path: Annotated[Path | None, typer.Option("--output_path", "-o", help="Where everything goes")] = None,
     method: Annotated[
         Method, typer.Option(help="full: all weights; lora, dora, qlora: an adapter, the last on weights in few bits")
     ] = Method.LORA,
     task_type: given.TaskType = None,
     text_template: given.TextTemplate = None,
+    data_config: given.DataConfig = None,
+    train_on: Annotated[
+        TrainOn, typer.Option("--train_on", help="What is learned: answer, or all that the template makes of a row")
+    ] = TrainOn.ANSWER,
     special_tokens: Annotated[
         str,
         typer.Option("--special_tokens", help="Another model's tokens in the template: text takes them as such, add, or error"),
@@ -121,13 +130,12 @@ def finetune(
     assert data is not None
     assert output_path is not None
     from slmops import finetuning
-    from slmops.data.sources import FilesSource, look_at
+    from slmops.data.given import detect_task, named_source
     from slmops.training.defaults import CHOSEN, table
 
     columns = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field, "train_split": train_split}
-    columns = _said(columns)
-    source = _said({"name": "files", "train": data, "validation": validation_data, "validation_split": eval_split, **columns})
-    detected = look_at(FilesSource(train=data, **columns))
+    held_out = {"validation": str(validation_data.absolute()) if validation_data else None, "validation_split": eval_split}
+    source, kind, taken = detect_task(named_source(data, data_config), _said({**columns, **held_out}), task_type)
     lora = {
         "r": lora_r,
         "alpha": lora_alpha,
@@ -168,7 +176,7 @@ def finetune(
         raise UsageError("there is no loss of your own to weigh", where="--loss_weight", fix="name it: --loss my_loss.py:MyLoss")
     values: dict[str, Any] = {
         "name": run_name(output_path),
-        "task_type": task_type or detected.task_type,
+        "task_type": kind,
         "output_path": str(output_path),
         "seed": seed,
         "model": model,
@@ -176,9 +184,10 @@ def finetune(
         "trust_remote_code": trust_remote_code,
         "score": not no_score,
         "data": {
-            "source": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in source.items()},
+            "source": source,
             "max_bad_share": max_bad_share,
             "special_tokens": special_tokens,
+            "train_on": train_on.value,
             "test_share": 0,
         },
         "training": _said(training),
@@ -187,7 +196,7 @@ def finetune(
     recipe = build(FinetuneRecipe, values, where="finetune")
     given_too = {"warmup_share"} if warmup_steps is not None else set()
     choose = [name for name in CHOSEN if name not in {*values["training"], *given_too}]
-    say(detected.describe())
+    say(taken)
     if plan:
         recipe, settings = finetuning.settled(recipe, choose)
         steps = finetuning.plan(recipe)

@@ -14,6 +14,11 @@ def _typed(text: str | None) -> str | None:
 
 
 Data = Annotated[Path, typer.Option("--data", "--data_name", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")]
+HubOrData = Annotated[
+    Path | None,
+    typer.Option("--data", "--data_name", help="Hub data set (owner/name), file or folder: JSONL, CSV, Parquet, ..., texts"),
+]
+DataConfig = Annotated[str | None, typer.Option("--data_config", "--subset", help="Configuration of a hub data set")]
 Teacher = Annotated[
     list[str],
     typer.Option(

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from slmops.data.chat import TextTemplate
-from slmops.data.readers import Table
+from slmops.data.records import Table
 from slmops.data.shapes import Layout, are_pieces, is_absent, kind_of, look_up
 from slmops.errors import DataError, at, nearest
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from slmops.data.folders import Part
 from slmops.data.rows import Row
 from slmops.data.sources import RawSplits
+from slmops.data.textfiles import read_text
 from slmops.errors import DataError, at
-from slmops.files import digest, file_digest
+from slmops.files import digest
 
 _WORD = re.compile(r"\S+")
 _QUOTES = "\"'”’»)]"
@@ -41,7 +43,9 @@ class PlainText(BaseModel):
     def fingerprint(self) -> str:
         """Hash of the options and of the files' contents."""
         files = {"train": self.train, "validation": self.validation, "test": self.test}
-        return digest([self.prompt_words, self.answer_words, {role: _digest(path) for role, path in files.items() if path}])
+        return digest(
+            [self.prompt_words, self.answer_words, {role: Part.at(path).digest() for role, path in files.items() if path}]
+        )
 
     def read(self) -> RawSplits:
         """Read all files.
@@ -53,12 +57,7 @@ class PlainText(BaseModel):
         return RawSplits(train, [], validation, test)
 
     def _passages(self, path: Path) -> list[Row]:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        except UnicodeDecodeError as error:
-            raise DataError("the file is not UTF-8", where=str(path), fix="convert it with iconv -t utf-8") from error
+        text = read_text(path)
         words = list(_WORD.finditer(text))
         whole = self.prompt_words + self.answer_words
         rows, line, counted, start = [], 1, 0, 0
@@ -76,14 +75,3 @@ class PlainText(BaseModel):
             what = f"{len(words):,} words hold no passage of {whole:,} that ends with a sentence"
             raise DataError(what, where=str(path), fix="give more text, or shorter passages: prompt_words and answer_words")
         return rows
-
-
-def _digest(path: Path) -> str:
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"the file cannot be read: {error.strerror}", where=str(path), fix="check the path")

@@ -1,4 +1,4 @@
-"""File formats: JSON lines, JSON, CSV, TSV, CoNLL and Parquet become records with the line they stand on.
+"""File formats: JSON lines, JSON, CSV, TSV, CoNLL, Parquet and Arrow become records with the line they stand on.
 
 The content decides; a file's ending only settles what the content leaves open. A record that cannot be read is kept with
 the reason, and reading goes on behind it.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from slmops.data.columnar import format_of, read_columnar
+from slmops.data.records import Record, Table
 from slmops.data.tagged import fields_of, is_tagged, sentences
-from slmops.errors import DataError, MissingExtraError, at, nearest
+from slmops.errors import DataError, at, nearest
 
 NOT_UTF8 = "not UTF-8; if the file is latin-1, convert it with iconv -f latin1 -t utf-8"
 _LONGEST_RECORD = 1000
@@ -35,29 +36,6 @@ _OTHER_KINDS = (
 )
 
 
-class Record(NamedTuple):
-    """One record of a file: its values, or ``None`` with the problem and the raw text.
-
-    ``line`` counts from 1 and is the record's first line; in Parquet, which has no lines, the row's number.
-    """
-
-    line: int
-    values: Mapping[str, Any] | None
-    problem: str = ""
-    raw: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A file's records and what it was taken for; ``header`` has the column names of CSV and TSV."""
-
-    path: Path
-    format: str
-    encoding: str
-    records: list[Record]
-    header: tuple[str, ...] | None = None
-
-
 def read_table(path: Path, names: Sequence[str] = ()) -> Table:
     """Read a data file of any known format.
 
@@ -67,11 +45,11 @@ def read_table(path: Path, names: Sequence[str] = ()) -> Table:
 
     Raises:
         DataError: No such file, empty, of a format that is not read here, or JSON that is broken as a whole.
-        MissingExtraError: A Parquet file, and pyarrow is not installed.
+        MissingExtraError: A Parquet or Arrow file, and pyarrow is not installed.
     """
+    if (columnar := format_of(path)) is not None:
+        return Table(path, columnar, "UTF-8", read_columnar([path]))
     data = _bytes(path)
-    if data.startswith(b"PAR1"):
-        return Table(path, "Parquet", "UTF-8", _parquet(path))
     _refuse_other_kinds(path, data)
     text, encoding = _decode(data)
     if not text.strip():
@@ -102,7 +80,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _refuse_other_kinds(path: Path, data: bytes) -> None:
-    formats = "JSON lines, JSON, CSV, TSV and Parquet can be read"
+    formats = "JSON lines, JSON, CSV, TSV, Parquet and Arrow can be read"
     for magic, name, fix in _OTHER_KINDS:
         if data.startswith(magic):
             raise DataError(f"this is {name}", where=str(path), fix=f"{fix}; {formats}")
@@ -330,16 +308,3 @@ def _quotes_are_text(lines: list[str]) -> bool:
     if all(len(fields) == len(split[0]) for fields in split):
         return any(field.startswith('"') and not _WELL_QUOTED.fullmatch(field) for fields in split for field in fields)
     return any(fields is None for _, _, fields, _ in _quoted_rows(lines, "\t"))
-
-
-def _parquet(path: Path) -> list[Record]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "parquet") from error
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"the Parquet file cannot be read: {error}", where=str(path), fix="write it again") from error
-    return [Record(number, row) for number, row in enumerate(rows, 1)]

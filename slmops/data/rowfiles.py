@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from slmops.data.columns import Columns, choose_layout
-from slmops.data.readers import Record, Table, read_table
+from slmops.data.folders import Part
+from slmops.data.records import Record, Table
 from slmops.data.rows import Row
 from slmops.data.shapes import BadRow, Example, Layout
 from slmops.data.split_syntax import Split
@@ -55,7 +56,7 @@ class FileRows(NamedTuple):
 
 
 def read_rows(
-    path: Path,
+    path: Path | Part,
     role: Role,
     columns: Columns,
     *,
@@ -71,7 +72,7 @@ def read_rows(
     answer, but where nothing is labelled none may have one. In a pool file answers are not read.
 
     Args:
-        path: The file.
+        path: The file, or the files of a split.
         role: What it is for.
         columns: What the user named.
         system_prompt: System turn for conversations that have none of their own.
@@ -83,19 +84,17 @@ def read_rows(
         DataError: The file cannot be read, its columns cannot be told apart, or no row can be used.
         MissingExtraError: A Parquet file without pyarrow.
     """
-    table = read_table(path, columns.names)
-    if split is not None:
-        table = replace(table, records=split.of(table.records, str(path)))
+    table = open_part(path if isinstance(path, Part) else Part.at(path), split, columns.names)
     layout = choose_layout(table, columns, needs_answer=role != "pool", like=like)
     examples = [_example(layout, record, role) for record in table.records]
     has_answers = any(isinstance(example, Example) and example.answer for example in examples)
     needed = role in ("validation", "test") and (has_answers or not unlabelled)
     result = FileRows(table, layout, [], [], [])
     for record, example in zip(table.records, examples, strict=True):
-        origin = at(path, record.line)
+        origin = at(table.path, record.line)
         problem = example if isinstance(example, str) else _missing_answer(example, layout, role, has_answers, needed)
         if isinstance(example, str) or problem:
-            result.rejected.append(Rejected(origin, problem or "", _raw(record)))
+            result.rejected.append(Rejected(origin, problem or "", raw_text(record)))
             continue
         messages = example.messages
         if system_prompt and messages[0]["role"] != "system":
@@ -107,10 +106,21 @@ def read_rows(
         places = [f"{bad.origin}: {bad.reason}" for bad in result.rejected[:5]]
         raise DataError(
             "\n  ".join([f"no row of the {role} file can be used; it was taken as {describe(layout)}", *places]),
-            where=str(path),
+            where=str(table.path),
             fix="mend the rows, or name the columns: --input_field NAME --answer_field NAME",
         )
     return result
+
+
+def open_part(part: Part, split: Split | None, names: Sequence[str] = ()) -> Table:
+    """The records of a split, or of some pieces of it.
+
+    Raises:
+        DataError: A file cannot be read, or the pieces hold nothing.
+        MissingExtraError: Parquet or Arrow files without pyarrow.
+    """
+    table = part.read(names)
+    return replace(table, records=split.of(table.records, str(part.name)) if split is not None else list(table.records))
 
 
 def describe(layout: Layout) -> str:
@@ -155,7 +165,8 @@ def _missing_answer(example: Example, layout: Layout, role: Role, has_answers: b
     return f"missing field {layout.answer!r}" if example.absent else f"empty answer: {field}; null says that there is none"
 
 
-def _raw(record: Record) -> str:
+def raw_text(record: Record) -> str:
+    """A record as it stood there, cut at 2,000 characters."""
     text = record.raw if record.values is None else json.dumps(record.values, ensure_ascii=False, default=str)
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= _LONGEST_RAW else text[:_LONGEST_RAW] + "…"

@@ -84,7 +84,7 @@ class Layout:
         if not with_answer:
             return Example(messages, None)
         if self.tags is not None:
-            return Example(messages, _tagged(_text(values, self.inputs[0]), _text(values, self.tags), self.tags))
+            return Example(messages, _tagged(text_of(values, self.inputs[0]), text_of(values, self.tags), self.tags))
         if self.answer is None:
             return Example(messages, spoken)
         if spoken is not None and self.shape == "messages":
@@ -104,12 +104,14 @@ class Layout:
 
     def _content(self, values: Mapping[str, Any]) -> str:
         if self.template is not None:
-            return self.template.content({name: _text(values, name, numbers=True) for name in self.inputs})
+            return self.template.content({name: text_of(values, name, numbers=True) for name in self.inputs})
         if len(self.inputs) == 1:
             return self._input(values, self.inputs[0])
         if self.inputs[0].lower() == "instruction":
-            more = [_text(values, name) for name in self.inputs[1:] if look_up(values, name) and str(look_up(values, name)).strip()]
-            return "\n\n".join([_text(values, self.inputs[0]), *more])
+            more = [
+                text_of(values, name) for name in self.inputs[1:] if look_up(values, name) and str(look_up(values, name)).strip()
+            ]
+            return "\n\n".join([text_of(values, self.inputs[0]), *more])
         return "\n".join(
             f"{name.rpartition('.')[2]}: {self._input(values, name)}".replace(": \n", ":\n", 1) for name in self.inputs
         )
@@ -119,13 +121,13 @@ class Layout:
         if len(self.inputs) < 2:
             return None
         if self.template is not None:
-            return {name: _text(values, name, numbers=True) for name in self.inputs}
+            return {name: text_of(values, name, numbers=True) for name in self.inputs}
         there = [name for name in self.inputs if (value := look_up(values, name)) is not _ABSENT and value and str(value).strip()]
         return {name.rpartition(".")[2]: self._input(values, name) for name in there}
 
     def _input(self, values: Mapping[str, Any], field: str) -> str:
         value = look_up(values, field)
-        return _listed(value, field) if field in self.nested and isinstance(value, list) and value else _text(values, field)
+        return _listed(value, field) if field in self.nested and isinstance(value, list) and value else text_of(values, field)
 
 
 def kind_of(value: Any) -> str:
@@ -226,7 +228,12 @@ def _turns(values: Mapping[str, Any], field: str) -> tuple[list[Message], str | 
     return messages, answer
 
 
-def _text(values: Mapping[str, Any], field: str, *, numbers: bool = False) -> str:
+def text_of(values: Mapping[str, Any], field: str, *, numbers: bool = False) -> str:
+    """The text in a field, or with ``numbers`` a number in it as JSON.
+
+    Raises:
+        BadRow: The field is missing, empty or holds something else.
+    """
     value = look_up(values, field)
     if value is None or value is _ABSENT:
         raise BadRow(f"empty field {field!r}" if value is None else f"missing field {field!r}")

@@ -1,10 +1,11 @@
-"""Where rows come from: the registry of sources, and the source that reads files.
+"""Where rows come from: the registry of sources, what sources of tables share, and the one that reads files.
 
 A row that cannot be used never stops a run by itself: it is set aside as :class:`Rejected`, with its file, line and reason.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,23 +15,26 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from slmops.data.chat import TextTemplate
 from slmops.data.columns import Columns, look_like_labels
+from slmops.data.folders import Part, parts_in
 from slmops.data.rowfiles import FileRows, Rejected, Role, describe, read_rows
 from slmops.data.rows import Row
 from slmops.data.shapes import Layout
-from slmops.data.split_syntax import Split, files_in
+from slmops.data.split_syntax import Split
 from slmops.errors import ConfigError, DataError
-from slmops.files import digest, file_digest
+from slmops.files import digest
 from slmops.registry import Entry, Registry
 
 _ROLES: tuple[Role, ...] = ("train", "pool", "validation", "test")
 
-__all__ = ["SOURCES", "Detected", "FilesSource", "RawSplits", "Rejected", "Source", "detect", "look_at"]
+__all__ = ["SOURCES", "Detected", "FilesSource", "RawSplits", "Rejected", "Source", "TableSource", "detect", "look_at"]
 
 SOURCES = Registry(
     "source",
     {
         "files": Entry("slmops.data.sources:FilesSource"),
+        "hub": Entry("slmops.data.hub:HubSource"),
         "plain-text": Entry("slmops.data.plain_text:PlainText"),
+        "texts": Entry("slmops.data.texts:Texts"),
         "support-messages": Entry("slmops.data.support_messages:SupportMessages"),
     },
 )
@@ -69,17 +73,15 @@ class Source(Protocol):
         """
 
 
-class FilesSource(BaseModel):
-    """Rows from files: JSON lines, JSON, CSV, TSV, CoNLL or Parquet. Relative paths are relative to the current directory.
+class TableSource(BaseModel, ABC):
+    """Rows from tables, wherever these lie.
 
     Args:
-        train: Rows with answers, without, or both. An answer of ``null`` makes a row unlabelled; so does a file in which no
-            row has an answer. A folder may hold ``train.*``, ``validation.*`` and ``test.*``.
         pool: Questions without answers; answers that stand there are not read.
-        validation: Rows with answers, or without where no row of ``train`` has one; made from ``train`` when left out.
+        validation: Rows with answers, or without where no row of the training table has one; made from that when left out.
         test: The same.
-        train_split: Part of the training file, such as ``train[:4096]`` (:class:`~slmops.data.split_syntax.Split`).
-        validation_split: Part that validates, of its own file or, such as ``train[4096:]``, of the training file.
+        train_split: Part of the training table, such as ``train[:4096]`` (:class:`~slmops.data.split_syntax.Split`).
+        validation_split: Part that validates, of its own table or, such as ``train[4096:]``, of the training table.
         test_split: The same for test rows.
         text_template: Literal text with slots such as ``"{phrase} => {tone}"``; the last slot is the answer's.
         input_field: Column of the question, or several, separated by commas; ``question.stem`` and ``instances.0.input``
@@ -93,7 +95,6 @@ class FilesSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    train: Path
     pool: Path | None = None
     validation: Path | None = None
     test: Path | None = None
@@ -109,7 +110,7 @@ class FilesSource(BaseModel):
     column_names: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _options_fit_together(self) -> FilesSource:
+    def _options_fit_together(self) -> TableSource:
         if self.text_template is not None:
             for name in ("input_field", "answer_field", "tags_field", "rationale_field", "system_prompt"):
                 if getattr(self, name) is not None:
@@ -119,30 +120,33 @@ class FilesSource(BaseModel):
         self.columns()  # refuses a malformed template now instead of when the files are read
         return self
 
+    @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of the options and of the files' contents; where the files lie does not matter."""
-        options = self.model_dump(exclude={"train", "pool", "validation", "test"})
-        return digest([options, {role: [path.suffix, _digest(path)] for role, path in self._files().items()}])
+        """Hash of the options and of the contents; where the files lie does not matter."""
+
+    @abstractmethod
+    def _given(self) -> dict[str, Part]:
+        """The tables of the data set itself, by the names of its splits."""
 
     def read(self) -> RawSplits:
-        """Read all files.
+        """Read all tables.
 
         Raises:
             DataError: A file is missing, of an unknown format, without a usable row, or its columns cannot be told apart.
-            MissingExtraError: A Parquet file without pyarrow.
+            MissingExtraError: A Parquet or Arrow file without pyarrow.
         """
         parts = self.parts()
-        path, split = parts["train"]
-        train = read_rows(path, "train", self.columns(), system_prompt=self.system_prompt, split=split)
+        part, split = parts["train"]
+        train = read_rows(part, "train", self.columns(), system_prompt=self.system_prompt, split=split)
         files = [train]
 
         def rows(role: Role) -> FileRows:
             if role not in parts:
                 return FileRows(train.table, train.layout, [], [], [])
-            path, split = parts[role]
+            part, split = parts[role]
             files.append(
                 read_rows(
-                    path,
+                    part,
                     role,
                     self.columns(),
                     system_prompt=self.system_prompt,
@@ -158,25 +162,30 @@ class FilesSource(BaseModel):
         chosen, measured = (file.labelled or file.unlabelled for file in (validation, test))
         return RawSplits(train.labelled, train.unlabelled + pool.unlabelled, chosen, measured, rejected)
 
-    def _files(self) -> dict[str, Path]:
-        inside = files_in(self.train) if self.train.is_dir() else {"train": self.train}
+    def tables(self) -> dict[str, Part]:
+        """The table of each split, those of the data set and those that the options name."""
         named = {"pool": self.pool, "validation": self.validation, "test": self.test}
-        return inside | {role: path for role, path in named.items() if path is not None}
+        return self._given() | {role: Part.at(path) for role, path in named.items() if path is not None}
 
-    def parts(self) -> dict[Role, tuple[Path, Split | None]]:
-        """The file of each role, and the part of it."""
-        files = self._files()
-        parts: dict[Role, tuple[Path, Split | None]] = {role: (files[role], None) for role in _ROLES if role in files}
+    def parts(self) -> dict[Role, tuple[Part, Split | None]]:
+        """The table of each role, and the part of it.
+
+        Raises:
+            DataError: There is no such split, or none to train on.
+        """
+        tables = self.tables()
+        parts: dict[Role, tuple[Part, Split | None]] = {role: (tables[role], None) for role in _ROLES if role in tables}
         wanted: dict[Role, str | None] = {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}
+        known = f"there are {', '.join(sorted(tables))}"
         for role, text in wanted.items():
             if text is None:
                 continue
             split = Split.parse(text)
-            if split.name not in files:
-                raise DataError(
-                    f"there is no {split.name} file", where=f"{role}_split {text!r}", fix=f"the files are {', '.join(files)}"
-                )
-            parts[role] = (files[split.name], split)
+            if split.name not in tables:
+                raise DataError(f"there is no split {split.name}", where=f"{role}_split {text!r}", fix=known)
+            parts[role] = (tables[split.name], split)
+        if "train" not in parts:
+            raise DataError("there is no split train", where="train_split", fix=f"{known}: name one with --train_split")
         return parts
 
     def columns(self) -> Columns:
@@ -187,13 +196,33 @@ class FilesSource(BaseModel):
         )
 
 
+class FilesSource(TableSource):
+    """Rows from files: JSON lines, JSON, CSV, TSV, CoNLL, Parquet or Arrow. Relative paths are relative to the current directory.
+
+    Args:
+        train: Rows with answers, without, or both. An answer of ``null`` makes a row unlabelled; so does a file in which no
+            row has an answer. A folder may hold ``train.*``, ``validation.*`` and ``test.*``, or what
+            :func:`slmops.data.folders.parts_in` finds.
+    """
+
+    train: Path
+
+    def fingerprint(self) -> str:
+        """Hash of the options and of the files' contents; where the files lie does not matter."""
+        options = self.model_dump(exclude={"train", "pool", "validation", "test"})
+        return digest([options, {role: [part.files[0].suffix, part.digest()] for role, part in self.tables().items()}])
+
+    def _given(self) -> dict[str, Part]:
+        return parts_in(self.train) if self.train.is_dir() else {"train": Part.at(self.train)}
+
+
 @dataclass(frozen=True)
 class Detected:
     """What a data file was taken for.
 
     Args:
         path: The file.
-        format: ``JSON lines``, ``JSON``, ``CSV``, ``TSV``, ``CoNLL`` or ``Parquet``.
+        format: ``JSON lines``, ``JSON``, ``CSV``, ``TSV``, ``CoNLL``, ``Parquet`` or ``Arrow``.
         encoding: Such as ``UTF-8``.
         layout: Which fields are the question and the answer, and why.
         rows: Rows that can be used.
@@ -244,20 +273,20 @@ def detect(
     return look_at(FilesSource(train=path, text_template=text_template, input_field=input_field, answer_field=answer_field))
 
 
-def look_at(source: FilesSource) -> Detected:
+def look_at(source: TableSource) -> Detected:
     """What a source's training file was taken for.
 
     Raises:
         DataError: The file cannot be read, or its columns cannot be told apart.
     """
-    path, split = source.parts()["train"]
-    table, layout, labelled, unlabelled, rejected = read_rows(path, "train", source.columns(), split=split)
+    part, split = source.parts()["train"]
+    table, layout, labelled, unlabelled, rejected = read_rows(part, "train", source.columns(), split=split)
     answers = [row.answer or "" for row in labelled]
     is_classification = look_like_labels(answers)
     characters = [sum(len(turn["content"]) for turn in row.messages) for row in (*labelled, *unlabelled)]
     counts = Counter(answers)
     return Detected(
-        path=path,
+        path=table.path,
         format=table.format,
         encoding=table.encoding,
         layout=layout,
@@ -269,10 +298,3 @@ def look_at(source: FilesSource) -> Detected:
         labels=tuple(label for label, _ in counts.most_common()) if is_classification else (),
         rejected=tuple(rejected),
     )
-
-
-def _digest(path: Path) -> str:
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise DataError(f"the file cannot be read: {error.strerror}", where=str(path), fix="check the path") from error

@@ -1,6 +1,7 @@
 """The split syntax of the ``datasets`` library for local files: ``train[:4096]``, ``train[10%:20%]``, ``train[-100:]``.
 
-Parts are added with ``+``. Numbers count records as they stand in the file, bad ones too; percentages round to the nearest record.
+Parts are added with ``+``. Numbers count records as they stand in the file, bad ones too, and may be more than there are;
+percentages round to the nearest record.
 """
 
 from __future__ import annotations
@@ -8,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from slmops.errors import DataError
 
 _PIECE = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
-_NAMES = {
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "validation": "validation",
@@ -22,6 +22,8 @@ _NAMES = {
     "dev": "validation",
     "test": "test",
 }
+"""What the splits that are known here are called."""
+
 _T = TypeVar("_T")
 
 
@@ -31,7 +33,7 @@ class Split:
 
     Args:
         text: As it was written.
-        name: ``train``, ``validation`` or ``test``.
+        name: ``train``, ``validation``, ``test``, or another that a data set has.
         pieces: Where each begins and ends, as written; empty for the ends of the split.
     """
 
@@ -52,12 +54,13 @@ class Split:
             raise DataError(
                 f"{text!r} is no split", where="split", fix="write train[:4096], train[10%:20%] or train[:10]+train[-10:]"
             )
-        names = {_NAMES.get(match[1]) for match in matches}
+        beyond = [bound for match in matches for bound in match.groups()[1:] if bound and _is_beyond(bound)]
+        if beyond:
+            raise DataError(f"{text!r} is more than all of it", where="split", fix="write train[10%:20%]")
+        names = {split_name(match[1]) for match in matches}
+        if len(names) > 1:
+            raise DataError(f"{text!r} adds parts of several splits", where="split", fix="write train[:10]+train[-10:]")
         name = names.pop()
-        if name is None or names:
-            raise DataError(
-                f"{text!r} does not name one of the splits train, validation and test", where="split", fix="such as train[:80%]"
-            )
         return cls(text, name, tuple((match[2] or "", match[3] or "") for match in matches))
 
     def of(self, records: Sequence[_T], where: str) -> list[_T]:
@@ -73,21 +76,13 @@ class Split:
         return chosen
 
 
-def files_in(folder: Path) -> dict[str, Path]:
-    """The file of each split in a folder, by their names: ``train.jsonl``, ``validation.csv``, ``dev.tsv``, ``test.parquet``.
+def split_name(name: str) -> str:
+    """The name that a split has here; ``dev`` and ``valid`` are ``validation``."""
+    return SPLIT_NAMES.get(name, name)
 
-    Raises:
-        DataError: There is no training file, or two files for one split.
-    """
-    found: dict[str, Path] = {}
-    for file in sorted(path for path in folder.iterdir() if path.is_file() and path.stem in _NAMES):
-        name = _NAMES[file.stem]
-        if name in found:
-            raise DataError(f"both {found[name].name} and {file.name} are {name}", where=str(folder), fix="name the file itself")
-        found[name] = file
-    if "train" not in found:
-        raise DataError("no file train.* in this folder", where=str(folder), fix="name the file itself")
-    return found
+
+def _is_beyond(bound: str) -> bool:
+    return bound.endswith("%") and abs(int(bound.removesuffix("%"))) > 100
 
 
 def _bound(text: str, count: int, without: int) -> int:

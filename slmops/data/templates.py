@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from slmops.data.chat import COMPACT_CHATML, PLAIN, ChatTemplate, TextTemplate, template_text
 from slmops.data.rows import Row
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of a token that no loss is computed for (the value PyTorch's cross-entropy ignores)."""
 
-_MASK = "answer and end token"
+TrainedOn = Literal["answer", "all", "text"]
+"""What of a row is trained on: its answer; the whole text that the template makes of it; the text that it is."""
+
+_MASKS: Mapping[TrainedOn, str] = {"answer": "answer and end token", "all": "all tokens", "text": "texts in blocks"}
 """What :meth:`Template.encode` trains; caches made under another rule are refused."""
 
 _PROBE = "Where's MY  order no. 1234567?\n\n\tÇa coûte 12,50 € … 日本語 😀 can't "
@@ -34,7 +37,8 @@ _SPECIAL = re.compile(r"<\|[^|\s<>{}]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|<[b
 class Encoded:
     """Token ids of a training row; ``labels`` equals ``input_ids`` on the answer and its end token, else ``IGNORED``.
 
-    The labels are *not* shifted: position ``t`` holds the token at ``t``, and the logits at ``t - 1`` predict it.
+    Where all of a row is trained on, ``labels`` equals it everywhere but on the first token. The labels are *not* shifted: position
+    ``t`` holds the token at ``t``, and the logits at ``t - 1`` predict it.
     """
 
     input_ids: tuple[int, ...]
@@ -56,13 +60,14 @@ class Template:
     """Renders prompts and encodes training rows for one tokenizer and one chat template.
 
     Prompt and answer are tokenized apart, as they are when the model is used, so the mask is exact: all tokens of the
-    answer and the end token are trained, no token of the prompt is.
+    answer and the end token are trained and, unless the whole text is, no token of the prompt.
     """
 
     tokenizer: PreTrainedTokenizerBase
     chat: ChatTemplate
     added: tuple[int, ...] = ()
     """Ids of tokens that the tokenizer was given for this template and the model has no rows for yet."""
+    trained_on: TrainedOn = "answer"
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:
@@ -73,7 +78,7 @@ class Template:
         return {
             "tokenizer": digest([vocabulary, probe]),
             "template": digest([chat.jinja, chat.bos_token, chat.eos_token, chat.answer_prefix]),
-            "mask": digest([_MASK, self.tokenizer.eos_token_id]),
+            "mask": digest([_MASKS[self.trained_on], self.tokenizer.eos_token_id]),
         }
 
     def prompt(self, row: Row) -> str:
@@ -96,7 +101,15 @@ class Template:
         prompt = self.prompt_ids(row)
         answer: list[int] = self.tokenizer(self.chat.answer_prefix + row.answer, add_special_tokens=False)["input_ids"]
         answer.append(int(self.tokenizer.eos_token_id))
-        return Encoded(tuple(prompt + answer), tuple([IGNORED] * len(prompt) + answer))
+        ids = prompt + answer
+        # Nothing stands before the first token that could predict it.
+        untrained = 1 if self.trained_on == "all" else len(prompt)
+        return Encoded(tuple(ids), tuple([IGNORED] * untrained + ids[untrained:]))
+
+    def text_ids(self, row: Row) -> list[int]:
+        """Token ids of the text that a row is, behind a start token where the tokenizer puts one before a text."""
+        ids: list[int] = self.tokenizer(row.question, add_special_tokens=False)["input_ids"]
+        return [int(self.tokenizer.bos_token_id), *ids] if _adds_bos(self.tokenizer) else ids
 
     def token_ids(self, rows: Iterable[Row]) -> list[list[int]]:
         """Token ids of rows: prompt and, where there is one, answer."""
@@ -109,7 +122,12 @@ class Template:
 
 
 def choose_template(
-    tokenizer: PreTrainedTokenizerBase, choice: str, text_template: str | None = None, *, add_tokens: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    choice: str,
+    text_template: str | None = None,
+    trained_on: TrainedOn = "answer",
+    *,
+    add_tokens: bool = False,
 ) -> Template:
     """The template that a recipe chose.
 
@@ -118,6 +136,7 @@ def choose_template(
         choice: ``own`` (the tokenizer's, else a plain one), ``compact`` (its ChatML tokens without the system message
             that some templates add by themselves), ``plain`` or the path of a ``.jinja`` file.
         text_template: Literal text with slots; where given it takes the place of the chat template.
+        trained_on: What of a row is trained on.
         add_tokens: Make what the text template marks turns with tokens of the tokenizer, where they are not yet.
 
     Raises:
@@ -130,8 +149,8 @@ def choose_template(
         chat = TextTemplate(text_template).chat_template(bos if _adds_bos(tokenizer) else "", eos)
         marks = foreign_tokens(text_template, tokenizer) if add_tokens else []
         tokenizer.add_tokens(marks, special_tokens=True)
-        return Template(tokenizer, chat, tuple(int(tokenizer.convert_tokens_to_ids(mark)) for mark in marks))
-    return Template(tokenizer, ChatTemplate(_jinja(tokenizer, choice), bos, eos))
+        return Template(tokenizer, chat, tuple(int(tokenizer.convert_tokens_to_ids(mark)) for mark in marks), trained_on)
+    return Template(tokenizer, ChatTemplate(_jinja(tokenizer, choice), bos, eos), trained_on=trained_on)
 
 
 def foreign_tokens(text_template: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from slmops.artifact import Artifact
 from slmops.data.columns import Columns, choose_layout
-from slmops.data.readers import Record, read_table
+from slmops.data.readers import read_table
+from slmops.data.records import Record
 from slmops.data.rowfiles import Rejected
 from slmops.data.rows import Message, Row
 from slmops.data.shapes import BadRow, Layout

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from slmops.data.textfiles import read_whole_text
 from slmops.errors import DataError, UsageError
 from slmops.evaluation.formats import score
 from slmops.evaluation.measures import MEASURES
@@ -45,18 +46,7 @@ def read_texts(files: Sequence[Path]) -> list[str]:
     Raises:
         DataError: One cannot be read, or is empty.
     """
-    texts = []
-    for file in files:
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise DataError(f"the file cannot be read: {error.strerror}", where=str(file), fix="check the path") from error
-        except UnicodeDecodeError as error:
-            raise DataError("the file is not UTF-8", where=str(file), fix="convert it with iconv -t utf-8") from error
-        if not text.strip():
-            raise DataError("there is no text in it", where=str(file), fix="give another file")
-        texts.append(text)
-    return texts
+    return [read_whole_text(file) for file in files]
 
 
 def compare_on_texts(subjects: Sequence[Subject], texts: Sequence[str], options: TextOptions) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slmops.data.readers import Record, read_table
+from slmops.data.readers import read_table
+from slmops.data.records import Record
 from slmops.data.rowfiles import Rejected
 from slmops.data.shapes import BadRow
 from slmops.errors import DataError, at

@@ -59,10 +59,11 @@ def download(hub_id: str) -> Path:
         ResourceError: The model does not fit this machine's memory or disk.
         MissingExtraError: huggingface_hub is not installed.
     """
-    if any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
+    if is_switched_off("TRANSFORMERS_OFFLINE"):
         raise ModelError("HF_HUB_OFFLINE is set and the model is not in the hub cache")
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    _check_reachable(endpoint)
+    endpoint = hub_endpoint()
+    if problem := unreachable(endpoint):
+        raise ModelError(problem)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
         import huggingface_hub
@@ -93,7 +94,7 @@ def download(hub_id: str) -> Path:
     except SlmopsError:
         raise
     except Exception as error:  # the client changed its HTTP library twice, and lets that library's exceptions through
-        raise ModelError(f"the download of {hub_id} from {endpoint} failed: {_first_line(error)}") from error
+        raise ModelError(f"the download of {hub_id} from {endpoint} failed: {first_line(error)}") from error
     snapshot = cached_snapshot(hub_id)
     if snapshot is None:
         raise ModelError(f"the download of {hub_id} is incomplete", where=str(hub_cache_dir()), fix="run the command again")
@@ -116,8 +117,21 @@ def _check_model(api: object, hub_id: str) -> None:
     say(f"downloading {hub_id} ({weights_mb:,.0f} MB) from the hub")
 
 
-def _check_reachable(endpoint: str) -> None:
-    """Refuse within seconds a host that has no address or swallows packets, on which the hub's client waits for minutes."""
+def is_switched_off(*more: str) -> bool:
+    """Whether ``HF_HUB_OFFLINE``, or one of further variables, says that the hub is not to be asked."""
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in ("HF_HUB_OFFLINE", *more))
+
+
+def hub_endpoint() -> str:
+    """Where the hub is asked."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def unreachable(endpoint: str) -> str | None:
+    """Why a host cannot be reached, or ``None``; known within seconds where the hub's client would wait for minutes.
+
+    Such hosts have no address, or swallow packets.
+    """
     target = urlsplit(endpoint)
     proxy = getproxies().get(target.scheme)
     if proxy and not proxy_bypass(target.hostname or ""):
@@ -137,9 +151,9 @@ def _check_reachable(endpoint: str) -> None:
     probe.start()
     probe.join(_PROBE_SECONDS)
     problem = answer[0] if answer else TimeoutError(f"no answer within {_PROBE_SECONDS:.0f} s")
-    if problem is not None:
-        raise ModelError(f"{address[0]} cannot be reached ({problem.strerror or problem})")
+    return f"{address[0]} cannot be reached ({problem.strerror or problem})" if problem is not None else None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of the hub's client says, in one line."""
     return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -46,7 +46,8 @@ class DataContext:
     @property
     def text_template(self) -> str | None:
         """The source's ``text_template``, checked."""
-        text = self.recipe.data.source.get("text_template")
+        # Where texts are trained on it is no prompt, and its source fills it.
+        text = self.recipe.data.source.get("text_template") if self.recipe.trained_on != "text" else None
         return TextTemplate(text).text if text is not None else None
 
     def template(self, model: Path) -> Template:
@@ -55,7 +56,8 @@ class DataContext:
         from slmops.models.load import load_tokenizer
 
         add = self.recipe.data.special_tokens == "add"
-        return choose_template(load_tokenizer(model), self.recipe.chat_template, self.text_template, add_tokens=add)
+        tokenizer, choice, trained_on = load_tokenizer(model), self.recipe.chat_template, self.recipe.trained_on
+        return choose_template(tokenizer, choice, self.text_template, trained_on, add_tokens=add)
 
     def task_options(self, data: StageResult) -> Mapping[str, Any]:
         """The task's options, completed from the data."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slmops.artifact import StageKey
-from slmops.config import build, plugin
+from slmops.data.given import open_named
 from slmops.data.prepare import write
 from slmops.data.quality.check import check_source, check_success
 from slmops.data.rows import Row
-from slmops.data.sources import SOURCES, Source
+from slmops.data.sources import Source
 from slmops.errors import ConfigError, DataError
 from slmops.files import digest, file_digest, write_json
 from slmops.progress import say
@@ -36,8 +36,7 @@ def open_source(context: DataContext) -> Source:
         UsageError: No such source.
         ConfigError: An option it does not know.
     """
-    name, options = plugin(context.recipe.data.source, where="data.source")
-    source: Source = build(SOURCES.get(name), options, where=f"source {name!r}")
+    source: Source = open_named(context.recipe.data.source)
     return source
 
 
@@ -75,7 +74,7 @@ def prepare_data(context: DataContext, student: ModelAt) -> StageResult:
     section = recipe.data
     source = open_source(context)
     config = {
-        **section.model_dump(mode="json", exclude={"source"}),
+        **section.model_dump(mode="json", exclude={"source", "train_on"}),
         "task_type": task_key(recipe.task_type),
         "task": recipe.task,
         "seed": recipe.seed,

@@ -36,14 +36,18 @@ def settle(
     names = [name for name in CHOSEN if name in names]
     if not names:
         return recipe, {}
+    of_texts = recipe.trained_on == "text"
     if data is not None:
-        rows = rows_of(data, "train")
-        count = len(rows)
+        rows, share = rows_of(data, "train"), 1.0
     else:
         raw = open_source(DataContext(recipe, Workspace(recipe.output_path, planning=True))).read()
-        rows = raw.labelled
-        count = round(len(rows) * (1.0 if raw.validation else 1 - recipe.data.validation_share))
-    job = Job(method, None if model is None else width_of(model), max(1, count), _tokens(rows))
+        rows, share = raw.pool if of_texts else raw.labelled, 1.0 if raw.validation else 1 - recipe.data.validation_share
+    if of_texts:  # which become blocks of one length
+        tokens = float(recipe.training.max_length)
+        count = math.ceil(share * sum(estimate_tokens(row.messages) for row in rows) / tokens)
+    else:
+        tokens, count = _tokens(rows), round(share * len(rows))
+    job = Job(method, None if model is None else width_of(model), max(1, count), tokens)
     chosen = choose(job, recipe.training, names)
     values = {name: setting.value for name, setting in chosen.items() if setting.value is not None}
     return recipe.model_copy(update={"training": recipe.training.model_copy(update=values)}), chosen

@@ -194,21 +194,25 @@ def train_model(
     parents = {"base": base.id, **{role: result.id for role, result in inputs.items()}}
     if adapter_alone:
         config["saved"] = ADAPTER
+    if recipe.trained_on != "answer":
+        config["trained_on"] = recipe.trained_on
     if updates_of is not None:
         parents["updates"] = updates_of.id
     key = StageKey(stage, "model", 3, {**config, "seed": recipe.seed, **context.template_key}, parents)
 
     def make(folder: Path, work: Path) -> Made:
+        from slmops.models.load import context_length
         from slmops.training.loop import train
 
         template = context.template(base.path)
         data, answers = inputs["data"], inputs.get("answers")
-        task = context.task(data)
-        rows = rows_of(answers, TRAINING) if answers else [more for row in rows_of(data, "train") for more in gold_rows(task, row)]
+        rows = rows_of(answers, TRAINING) if answers else [row for rows in _learned(context, data, "train") for row in rows]
         known = section if answers is None or taught is not None else without_signals(section)
         chosen = known if updates_of is None else known.model_copy(update={"max_steps": updates_of.facts["steps"]})
+        if recipe.trained_on == "text":  # a block is as long as it may be
+            chosen = chosen.model_copy(update={"max_length": min(chosen.max_length, context_length(base.path))})
         signals, layers = taught(template, rows) if taught is not None else (None, None)
-        validation = [gold_rows(task, row)[0] for row in rows_of(data, "validation")]
+        validation = [rows[0] for rows in _learned(context, data, "validation")]
         start = Start(base.path, chosen, template, rows, validation, recipe.seed, work)
         with around(start) if around is not None else nullcontext({}) as more:
             trained = train(
@@ -228,7 +232,8 @@ def train_model(
                 adapter_alone=adapter_alone,
                 logs=(section.logging_dir / recipe.name if section.logging_dir else recipe.output_path / LOGS) / stage,
             )
-        facts = {name: value for name, value in asdict(trained).items() if name not in ("on_policy", "kept") or value is not None}
+        optional = ("on_policy", "kept", "texts")
+        facts = {name: value for name, value in asdict(trained).items() if name not in optional or value is not None}
         return Made({**facts, "rows": len(rows), **more}, seed=recipe.seed)
 
     return context.workspace.stage(key, make)
@@ -239,6 +244,15 @@ def _what_it_computes(section: TrainingSection) -> dict[str, Any]:
     config = section.model_dump(mode="json", exclude=_BESIDE)
     plain = TrainingSection().model_dump(mode="json", include=_LATER)
     return {name: value for name, value in config.items() if name not in plain or value != plain[name]}
+
+
+def _learned(context: DataContext, data: StageResult, split: str) -> list[list[Row]]:
+    """What each row of a split becomes for the training; a text without an answer stays as it is."""
+    rows = rows_of(data, split)
+    if context.recipe.trained_on == "text":
+        return [[row] for row in rows]
+    task = context.task(data)
+    return [gold_rows(task, row) for row in rows]
 
 
 def distill_model(

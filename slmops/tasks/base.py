@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from slmops.config import build
+from slmops.config import TEXT, build
 from slmops.data.rows import Row
 from slmops.errors import UsageError, nearest
 from slmops.files import file_digest
@@ -87,6 +87,8 @@ def task_name(name: str) -> str:
         return name
     plain = name.strip().casefold().replace("-", "_")
     plain = _ALIASES.get(plain, plain)
+    if plain == TEXT:
+        raise UsageError("texts without answers are learned by slmops finetune alone", where=f"task type {name!r}")
     if plain not in TASKS.entries():
         raise UsageError(
             f"unknown task type {name!r}", fix=f"{nearest(plain, TASKS.names())}; or the path of a .py file with your own"

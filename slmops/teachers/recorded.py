@@ -13,7 +13,8 @@ from typing import Any
 
 from slmops.data.columns import Columns
 from slmops.data.prepare import question_key
-from slmops.data.readers import Record, read_table
+from slmops.data.readers import read_table
+from slmops.data.records import Record
 from slmops.data.rowfiles import Rejected, read_rows
 from slmops.data.rows import Message, Row
 from slmops.data.shapes import BadRow, Layout

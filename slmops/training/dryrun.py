@@ -22,14 +22,16 @@ from slmops.sections import TrainingSection
 from slmops.training.attempt import Attempt, updating
 from slmops.training.batches import collate, padded_width, plan_batches, steps_of
 from slmops.training.gradients import rows_of_embedding
-from slmops.training.inputs import encode_rows, open_student
+from slmops.training.inputs import encode_rows, encode_validation, open_student
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.objectives import WeightedSum
+from slmops.training.objectives.contrastive import Contrastive
 from slmops.training.pairs import Pair, PairLoss, into_batch, pairs_of
 from slmops.training.parallel import DataParallel
 from slmops.training.projection import Projection
 from slmops.training.rehearsal import few, spread
-from slmops.training.watching import CURVE_POINTS, looked_at
+from slmops.training.row_pairs import row_pairs
+from slmops.training.watching import CURVE_POINTS
 
 _MOST_ROWS = 2000
 _WARM_TOKENS = 128
@@ -165,14 +167,19 @@ def sample(
     widest = sorted(range(len(encoded)), key=lambda index: -lengths[index])[: section.batch_size]
     updates = section.max_steps or steps_of(left, section.batch_size, section.gradient_accumulation_steps, section.epochs)
     on_pairs = WeightedSum.of(section.objectives).on_pairs
-    pairs = [] if on_pairs is None else [pair for pair in pairs_of(kept, template, on_pairs[1], section.max_length) if pair]
+    found: list[Pair | None] = []
+    if on_pairs is not None and isinstance(on_pairs[1], Contrastive):
+        found = pairs_of(kept, template, on_pairs[1], section.max_length)
+    elif on_pairs is not None:
+        found = [pair for batch in row_pairs(plan, kept, encoded, seed) for pair in batch]
+    pairs = [pair for pair in found if pair is not None]
     work = Work(
         rows=left,
         lengths=tuple(lengths),
         batch_size=section.batch_size,
         updates=updates,
         accumulation=section.gradient_accumulation_steps,
-        looked=len(looked_at(validation, updates, section)),
+        looked=len(encode_validation(validation, template, updates, section)),
     )
     return Batches([encoded[row] for row in typical], [encoded[row] for row in widest], pairs[: section.batch_size], work)
 

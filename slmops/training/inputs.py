@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from slmops.data.blocks import blocks_of
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError, nearest
@@ -20,6 +21,7 @@ from slmops.signals.tensors import from_batch
 from slmops.signals.topk import TopK
 from slmops.training.batches import collate
 from slmops.training.objectives import WeightedSum
+from slmops.training.watching import looked_at
 
 
 class Signals(Protocol):
@@ -30,10 +32,23 @@ class Signals(Protocol):
 
 
 def encode_rows(rows: Sequence[Row], template: Template, max_length: int) -> tuple[list[Row], list[Encoded]]:
-    """The rows that are no longer than ``max_length`` tokens, and their token ids; longer ones are left out, never cut."""
+    """The rows that are no longer than ``max_length`` tokens, and their token ids; longer ones are left out, never cut.
+
+    Texts become blocks of so many tokens instead, each with the row that it begins in.
+    """
+    if template.trained_on == "text":
+        blocks = blocks_of([template.text_ids(row) for row in rows], int(template.tokenizer.eos_token_id), max_length)
+        return [rows[place] for place, _ in blocks], [block for _, block in blocks]
     pairs = [(row, template.encode(row)) for row in rows]
     fitting = [(row, encoded) for row, encoded in pairs if len(encoded.input_ids) <= max_length]
     return [row for row, _ in fitting], [encoded for _, encoded in fitting]
+
+
+def encode_validation(rows: Sequence[Row], template: Template, updates: int, section: TrainingSection) -> list[Encoded]:
+    """The validation rows, or blocks of texts, of every look."""
+    if template.trained_on == "text":
+        return looked_at(encode_rows(rows, template, section.max_length)[1], updates, section)
+    return [template.encode(row) for row in looked_at(rows, updates, section)]
 
 
 def signals_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,7 @@ from slmops.training.checkpoints import (
 )
 from slmops.training.forward import total_loss
 from slmops.training.gradients import clip, rows_of_embedding
-from slmops.training.inputs import Signals, encode_rows, open_student, signals_of
+from slmops.training.inputs import Signals, encode_rows, encode_validation, open_student, signals_of
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.matching import LayerLosses, RowLayers
 from slmops.training.objectives import WeightedSum
@@ -45,7 +45,10 @@ from slmops.training.projection import Projection
 from slmops.training.rehearsal import try_own_losses
 from slmops.training.reports import Reports
 from slmops.training.row_pairs import row_pairs
-from slmops.training.watching import Watch, Watcher, curve_of, looked_at, lowest_of, rates_of
+from slmops.training.watching import Watch, Watcher, curve_of, lowest_of, rates_of
+
+_BEFORE = "before.json"
+"""The validation loss before the first update."""
 
 _SINCE = "since_report.json"
 """The sum of the losses since the last report, and the update of that."""
@@ -57,7 +60,8 @@ class Trained:
 
     ``rates`` are the learning rates after the updates of the curve; ``on_policy`` has the facts of the student's own samples
     (:attr:`slmops.training.on_policy.OwnSamples.facts`), where it learned from such; ``kept`` is the update whose weights were
-    kept, where that was the one with the lowest validation loss.
+    kept, where that was the one with the lowest validation loss; ``texts`` has the ``blocks`` that texts became, their ``tokens``,
+    and the validation loss ``before`` the first update.
     """
 
     steps: int
@@ -69,6 +73,7 @@ class Trained:
     rates: list[float]
     on_policy: dict[str, float] | None = None
     kept: int | None = None
+    texts: dict[str, float] | None = None
 
 
 def train(
@@ -120,6 +125,7 @@ def train(
     keep_freed_memory()
     objective = WeightedSum.of(section.objectives)
     kept, encoded = encode_rows(rows, template, section.max_length)
+    of_texts = template.trained_on == "text"
     if not encoded:
         raise TrainingError(
             "no row is left to train on", where=what, fix=f"raise max_length (now {section.max_length}) or check the data"
@@ -152,7 +158,7 @@ def train(
     )
     if pairs is not None:
         batches = WithPairs(batches, pairs, section.gradient_accumulation_steps, pad_id)
-    checked = [template.encode(row) for row in looked_at(validation, steps, section)]
+    checked = encode_validation(validation, template, steps, section)
     checkpoint = newest_checkpoint(work)
     if own is not None and checkpoint is not None:
         own.load(checkpoint)
@@ -187,6 +193,7 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         try_own_losses(model, objective, batches[0], projection, autocast_type(section.precision))
+        texts = _text_facts(encoded, work, partial(watcher.validation_loss, model) if checked else None) if of_texts else None
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     lowest = lowest_of(trainer.state) if section.keep == "best" else None
     if lowest is not None:
@@ -210,10 +217,11 @@ def train(
         answer_tokens=_answer_tokens(plan[: done * section.gradient_accumulation_steps], encoded, own),
         seconds=round(time.monotonic() - started, 1),
         curve=curve_of(trainer.state),
-        too_long=len(rows) - len(kept),
+        too_long=len(rows) - len(kept) if not of_texts else 0,
         rates=rates_of(trainer.state),
         on_policy=own.facts if own is not None else None,
         kept=lowest,
+        texts=texts,
     )
 
 
@@ -405,6 +413,15 @@ def _own_samples(section: TrainingSection, updates: Updates, objective: Weighted
             "there is no teacher that could score the student's own samples", where="training.on_policy", fix="leave it out"
         )
     return OwnSamples(section.on_policy, updates, objective, scorer, autocast_type(section.precision))
+
+
+def _text_facts(blocks: Sequence[Encoded], work: Path, loss: Callable[[], float] | None) -> dict[str, float]:
+    """Blocks and tokens of texts, and the loss of the model as it was, which a resumed run no longer has."""
+    file = work / _BEFORE
+    if loss is not None and not file.is_file():
+        write_json(file, loss())
+    before = {"before": float(read_json(file))} if loss is not None else {}
+    return {"blocks": len(blocks), "tokens": sum(len(block.input_ids) for block in blocks), **before}
 
 
 def _answer_tokens(plan: Sequence[Sequence[int]], encoded: Sequence[Encoded], own: OwnSamples | None) -> int:

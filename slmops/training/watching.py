@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from slmops.data.rows import Row
 from slmops.data.templates import Encoded
 from slmops.errors import TrainingError
 from slmops.progress import Advance, say
@@ -25,6 +24,8 @@ Watch = Callable[[float, float], None]
 
 CURVE_POINTS = 8
 """Times that a training looks at its validation loss."""
+
+_T = TypeVar("_T")
 
 _FEWEST = 32
 """Validation rows that are always looked at, where there are so many."""
@@ -69,7 +70,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
         if loss != loss or abs(loss) == float("inf"):
             raise TrainingError(f"the loss is {loss} at update {state.global_step}", fix="lower learning_rate")
         if self._validation:
-            entry["validation"] = self._validation_loss(kwargs["model"])
+            entry["validation"] = self.validation_loss(kwargs["model"])
             if self._watch is not None:
                 self._watch(state.global_step / state.max_steps, entry["validation"])
             self._weigh(state, control, kwargs["model"])
@@ -91,7 +92,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
             # From a checkpoint made here a resumed run would go on.
             control.should_training_stop, control.should_save = True, False
 
-    def _validation_loss(self, model: Any) -> float:
+    def validation_loss(self, model: Any) -> float:
         """Mean cross-entropy of the answers' tokens, in nats."""
         total, count = 0.0, 0
         autocast = torch.autocast(model.device.type, dtype=self._dtype, enabled=self._dtype is not None)
@@ -110,13 +111,13 @@ def looks_every(updates: int, section: TrainingSection) -> int:
     return section.eval_steps or max(1, updates // CURVE_POINTS)
 
 
-def looked_at(rows: Sequence[Row], updates: int, section: TrainingSection) -> list[Row]:
+def looked_at(rows: Sequence[_T], updates: int, section: TrainingSection) -> list[_T]:
     """The validation rows of every look, evenly spread: at most half as many as are trained on from one look to the next.
 
     A look is a forward pass, a third of a training's, so all looks together take a sixth of its time at most.
 
     Args:
-        rows: All validation rows.
+        rows: All validation rows, or blocks of texts.
         updates: Of the run.
         section: Hyperparameters.
     """

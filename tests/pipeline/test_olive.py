@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,21 @@ def test_setup_says_what_is_missing(workflow: Path, tmp_path: Path, call: Call) 
     done = call("run", "--config", workflow, "--setup")
     assert done.code == 2
     assert f"data: there is no {tmp_path / 'train.jsonl'}" in done.err
+
+
+def test_a_workflow_may_name_a_data_set_of_the_hub() -> None:
+    values = copy.deepcopy(QLORA)
+    for name, split in (("tiny_codes", "train[:40]"), ("held_out", "train[40:]")):
+        loaded = {"data_name": "owner/tiny-codes", "subset": "python", "split": split}
+        values["data_configs"][name]["load_dataset_config"] = loaded
+    assert to_recipe(values, "codes", "olive.json").values["data"]["source"] == {
+        "name": "hub",
+        "id": "owner/tiny-codes",
+        "config": "python",
+        "text_template": "### {language} {prompt} => {response}",
+        "train_split": "train[:40]",
+        "validation_split": "train[40:]",
+    }
 
 
 def test_import_writes_the_recipe(workflow: Path, tmp_path: Path, call: Call) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slmops.data.readers import NOT_UTF8, Table, read_table
+from slmops.data.readers import NOT_UTF8, read_table
+from slmops.data.records import Table
 from slmops.errors import DataError, MissingExtraError
 
 _NO_PYARROW = "the extra 'parquet' is not installed"

@@ -48,6 +48,47 @@ def test_the_answer_and_the_end_token_are_trained_and_nothing_else(template: Tem
     assert tokens_of(template, encoded.answer_ids) == ["delive", "ry", "<|im_end|>"]
 
 
+def test_the_whole_of_what_the_template_makes_of_a_row_is_trained_on_request() -> None:
+    template = choose_template(tiny_tokenizer(), "own", "{message} => {label}", "all")
+    encoded = template.encode(ROW)
+    trained = [label != IGNORED for label in encoded.labels]
+    assert list(zip(tokens_of(template, encoded.input_ids), trained, strict=True)) == [
+        ("whe", False),  # nothing stands before it
+        ("re", True),
+        (" is", True),
+        (" my", True),
+        (" p", True),
+        ("ar", True),
+        ("cel", True),
+        (" ", True),
+        ("=", True),
+        (">", True),
+        (" del", True),
+        ("ive", True),
+        ("ry", True),
+        ("<|im_end|>", True),
+    ]
+    answer = choose_template(tiny_tokenizer(), "own", "{message} => {label}")
+    assert encoded.input_ids == answer.encode(ROW).input_ids
+    assert [label for label in encoded.labels if label != IGNORED] == list(encoded.input_ids[1:])
+    assert template.fingerprints["mask"] != answer.fingerprints["mask"]
+    assert template.fingerprints["template"] == answer.fingerprints["template"]
+
+
+def test_a_text_begins_with_a_start_token_where_the_tokenizer_puts_one() -> None:
+    from tokenizers import processors
+
+    row = Row.of("where is my parcel")
+    tokenizer = tiny_tokenizer()
+    plain = Template(tokenizer, choose_template(tokenizer, "own").chat, "text").text_ids(row)
+    assert tokenizer.decode(plain) == row.question
+    start = int(tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{tokenizer.bos_token} $A", special_tokens=[(str(tokenizer.bos_token), start)]
+    )
+    assert Template(tokenizer, choose_template(tokenizer, "own").chat, "text").text_ids(row) == [start, *plain]
+
+
 def test_what_stands_before_the_answer_in_training_is_the_prompt_in_use(template: Template) -> None:
     encoded = template.encode(ROW)
     assert list(encoded.input_ids[: encoded.prompt_length]) == template.prompt_ids(ROW)
