@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def _estimate(start: Start, kept: Path) -> None:
     if batches is None:
         return  # the training says why
     measured = measure(start.base, start.section, batches, int(start.template.tokenizer.eos_token_id))
+    gc.collect()  # what refers to itself would stay beside the training
     check_fits(measured, batches.work, start.section, what="training")
     estimate = Estimate.of(measured, batches.work)
     say(f"  {estimate.describe()}")
