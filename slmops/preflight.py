@@ -213,6 +213,7 @@ def check_extras(recipe: Recipe) -> None:
 
     Raises:
         MissingExtraError: Names the package and the extra.
+        ConfigError: Nothing is known by a name that is to be reported to.
     """
     tune = recipe.teacher.tune
     measured_with = _NEEDED_BY_TASK.get(task_name(recipe.task_type))
@@ -224,6 +225,10 @@ def check_extras(recipe: Recipe) -> None:
     for package, extra in needed.items():
         if find_spec(package) is None:
             raise MissingExtraError(package, extra)
+    if reports := {*recipe.training.report_to, *(tune.report_to if tune else ())}:
+        from slmops.training.reports import check_names
+
+        check_names(sorted(reports))
     quality = for_task(recipe.data.quality, task_class(recipe.task_type))
     for package, wanted, without in (
         ("datasketch", quality.near_duplicates is not None, "data.quality.near_duplicates=null finds equal words alone"),

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 import slmops
 from slmops import config
-from slmops.config import Recipe, build, load_recipe, plugin, save_recipe
+from slmops.config import FinetuneRecipe, Recipe, build, load_recipe, plugin, save_recipe
 from slmops.errors import ConfigError
 from slmops.recipes import find_recipe, shipped
 from slmops.sections import Section
@@ -119,6 +119,16 @@ def test_drawn_signals_are_not_softened(recipe_file: Path) -> None:
         load_recipe(recipe_file, [drawn, soft])
     assert load_recipe(recipe_file, [drawn, soft.replace("2", "1")]).signals.samples == 32
     assert load_recipe(recipe_file, [soft]).signals.k == 32
+
+
+def test_new_tokens_are_for_a_model_that_is_fine_tuned_with_its_embeddings(recipe_file: Path) -> None:
+    with pytest.raises(ConfigError, match="add is for fine-tuning"):
+        load_recipe(recipe_file, ["data.special_tokens=add"])
+    data = {"source": {"name": "files"}, "special_tokens": "add"}
+    values = {"name": "a", "task_type": "generation", "output_path": "out", "model": "m", "data": data}
+    assert build(FinetuneRecipe, values, where="a").data.special_tokens == "add"
+    with pytest.raises(ConfigError, match="freeze_embeddings none"):
+        build(FinetuneRecipe, {**values, "training": {"freeze_embeddings": True}}, where="a")
 
 
 def test_a_plug_in_is_a_name_and_its_options() -> None:

@@ -125,6 +125,12 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
         preflight.check_extras(recipe(tmp_path))
 
 
+def test_what_nobody_can_report_to_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    preflight.check_extras(recipe(tmp_path, training={"report_to": "tensorboard"}))
+    with pytest.raises(ConfigError, match="tensorbord"):
+        preflight.check_extras(recipe(tmp_path, training={"report_to": "tensorbord"}))
+
+
 @pytest.mark.parametrize(("package", "option"), [("datasketch", {"near_duplicates": None}), ("py3langid", {"language": "any"})])
 def test_a_look_at_the_data_needs_its_extra_or_does_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, option: dict[str, Any]

@@ -17,6 +17,7 @@ from slmops.models.adapter import Adapter, merge_adapter
 from slmops.models.load import load_model, load_tokenizer
 from slmops.models.widening import token_rows, widen
 from slmops.sections import LoraSection, TrainingSection
+from slmops.training import loop
 from slmops.training.loop import train
 
 FORMAT = "<|start_header_id|>user<|end_header_id|>{text}<|eot_id|>{label}"
@@ -76,11 +77,11 @@ def added(base: Path) -> Template:
 
 
 def trained(base: Path, folder: Path, lora: LoraSection | None) -> None:
-    section = TrainingSection(max_steps=4, batch_size=4, learning_rate=1e-2, precision="float32", lora=lora)
+    section = TrainingSection(max_steps=4, batch_size=4, learning_rate=1e-2, precision="float32", lora=lora, save_steps=1)
     train(
         base,
         folder,
-        folder.with_name("work"),
+        folder.with_name(f"{folder.name}-work"),
         template=added(base),
         rows=ROWS,
         validation=ROWS[:2],
@@ -128,6 +129,28 @@ def test_new_rows_are_trained_beside_an_adapter_and_merged(
     ids = torch.tensor([template.encode(ROWS[0]).input_ids])
     with torch.no_grad():
         torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_an_interrupted_training_of_new_rows_goes_on_to_the_same_bytes(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora, original, calls = LoraSection(r=2), loop.total_loss, []
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    trained(tiny_model, tmp_path / "whole", lora)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "total_loss", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tiny_model, tmp_path / "resumed", lora)
+    assert [folder.name for folder in (tmp_path / "resumed-work").glob("checkpoint-2")]
+    trained(tiny_model, tmp_path / "resumed", lora)
+    bytes_of = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "resumed")]
+    assert bytes_of[0] == bytes_of[1]
 
 
 def test_new_rows_are_trained_with_all_weights(tiny_model: Path, tmp_path: Path) -> None:
