@@ -49,8 +49,9 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
         SlmopsError: Something in the recipe, the data or the machine stops it; the message says what to do.
     """
     with Workspace(recipe.output_path).lock():
-        start = begin(recipe)
+        check(recipe)
         save_recipe(recipe.output_path / "recipe.yaml", recipe)
+        start = begin(recipe)
         return _published(recipe, start.base, start.prepared, tune(start))
 
 
@@ -64,11 +65,11 @@ class Start:
     prepared: StageResult
 
 
-def begin(recipe: FinetuneRecipe) -> Start:
-    """The stages before the training, which all trainings on the same data share.
+def check(recipe: FinetuneRecipe) -> None:
+    """Refuse what cannot be trained on this machine, before anything is prepared.
 
     Raises:
-        SlmopsError: As :func:`finetune`.
+        SlmopsError: A package is missing, a loss of the user's own does not work, there is no such task or model, or no room.
     """
     task_name(recipe.task_type)
     lora = recipe.training.lora
@@ -84,6 +85,15 @@ def begin(recipe: FinetuneRecipe) -> Start:
     weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
     check_fits(base.parameters, purpose, what=f"the model {base.reference}", bytes_per_parameter=weight_bytes)
     check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
+
+
+def begin(recipe: FinetuneRecipe) -> Start:
+    """The stages before the training, which all trainings on the same data share.
+
+    Raises:
+        SlmopsError: The data cannot be used, or has no answers.
+    """
+    base = resolve(recipe.model)
     context = DataContext(recipe, Workspace(recipe.output_path))
     prepared = prepare_data(context, located(base))
     if not gold_of(context, prepared).training:

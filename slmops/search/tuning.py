@@ -19,7 +19,7 @@ from slmops.evaluation.quality import tally
 from slmops.evaluation.stats import interval
 from slmops.evaluation.systems import RESULT
 from slmops.files import read_json, write_json
-from slmops.finetuning import Start, begin, tune
+from slmops.finetuning import Start, begin, check, tune
 from slmops.models.adapter import Adapter, merge_adapter
 from slmops.search.settings import LOSSES, TUNED, Search
 from slmops.search.trials import Found
@@ -34,14 +34,21 @@ if TYPE_CHECKING:
 _BATCH_TOKENS = 2048
 
 
-def goals_of(search: Search) -> tuple[tuple[str, ...], int]:
+def goals_of(search: Search, *, begun: bool) -> tuple[tuple[str, ...], int]:
     """The goals, each of which can be measured of the task, and the number of validation rows; the rows are prepared for all.
+
+    Args:
+        search: What it does.
+        begun: Whether the study is there, so that the machine was found to be large enough.
 
     Raises:
         DataError: There are no validation rows.
         SlmopsError: The recipe cannot be trained, or a goal is no measure of its task.
     """
-    start = _started(search, {})
+    recipe = _recipe(search, {})
+    if not begun:
+        check(recipe)
+    start = begin(recipe)
     rows = rows_of(start.prepared, "validation")
     if not rows:
         raise DataError("there are no validation rows to compare trials on", where="data", fix="give some: data.validation_share")
@@ -60,7 +67,7 @@ def try_tuning(search: Search, goals: tuple[str, ...], values: Mapping[str, Any]
         ConfigError: The recipe or an objective refuses a value.
         TrainingError: The loss is not finite, or nothing is left to train on.
     """
-    start = _started(search, values)
+    start = begin(_recipe(search, values))
     model = tune(start, watch)
     seen = read_json(_looked_at(start, model, answered=any(goal not in LOSSES for goal in goals)).path / RESULT)
     found, intervals = {}, {}
@@ -75,10 +82,10 @@ def try_tuning(search: Search, goals: tuple[str, ...], values: Mapping[str, Any]
     return Found(found, intervals, seen["loss"], [model.path.name] if steps[TUNED] != "done" else [])
 
 
-def _started(search: Search, values: Mapping[str, Any]) -> Start:
+def _recipe(search: Search, values: Mapping[str, Any]) -> FinetuneRecipe:
     recipe = search.recipe_with(values)
     assert isinstance(recipe, FinetuneRecipe)
-    return begin(recipe)
+    return recipe
 
 
 def _looked_at(start: Start, model: StageResult, *, answered: bool) -> StageResult:
