@@ -71,6 +71,7 @@ def finetune(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Finetuned:
         SlmopsError: Something in the recipe, the data or the machine stops it; the message says what to do.
     """
     with Workspace(recipe.output_path).lock(), remote_code(recipe.trust_remote_code):
+        check(recipe)
         start = begin(recipe, choose)
         save_recipe(recipe.output_path / "recipe.yaml", start.recipe)
         return _published(start, tune(start))
@@ -87,15 +88,11 @@ class Start:
     settings: Sequence[Setting]
 
 
-def begin(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Start:
-    """The stages before the training, which all trainings on the same data share.
-
-    Args:
-        recipe: What to train on what.
-        choose: As of :func:`finetune`.
+def check(recipe: FinetuneRecipe) -> None:
+    """Refuse what cannot be trained on this machine, before anything is prepared.
 
     Raises:
-        SlmopsError: As :func:`finetune`.
+        SlmopsError: A package is missing, a loss of the user's own does not work, there is no such task or model, or no room.
     """
     if recipe.trained_on != "text":
         task_name(recipe.task_type)
@@ -118,6 +115,19 @@ def begin(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Start:
     # With hardly a batch: what batches need is found by a dry run, which says what else would fit.
     check_fits(base.parameters, purpose, what=what, bytes_per_parameter=weight_bytes, batch_tokens=_FEW_TOKENS)
     check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
+
+
+def begin(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Start:
+    """The stages before the training, which all trainings on the same data share.
+
+    Args:
+        recipe: What to train on what.
+        choose: As of :func:`finetune`.
+
+    Raises:
+        SlmopsError: The data cannot be used, or has no answers.
+    """
+    base = resolve(recipe.model)
     workspace = Workspace(recipe.output_path)
     prepared = _prepared(DataContext(recipe, workspace), recipe, base)
     recipe, chosen = settle(recipe, _method(recipe), base.path, prepared, choose)

@@ -136,7 +136,7 @@ def _ready(search: Search, folder: Path) -> tuple[tuple[str, ...], int]:
     if isinstance(recipe, FinetuneRecipe):
         from slmops.search.tuning import goals_of
 
-        return goals_of(search)
+        return goals_of(search, begun=folder.is_dir())
     check_names(recipe)
     check_teacher(recipe)
     check_extras(recipe)

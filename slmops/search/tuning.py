@@ -19,7 +19,7 @@ from slmops.evaluation.quality import tally
 from slmops.evaluation.stats import interval
 from slmops.evaluation.systems import RESULT
 from slmops.files import read_json, write_json
-from slmops.finetuning import Start, begin, tune
+from slmops.finetuning import Start, begin, check, tune
 from slmops.models.adapter import Adapter, merge_adapter
 from slmops.models.load import remote_code
 from slmops.search.settings import LOSSES, TUNED, Search
@@ -35,15 +35,22 @@ if TYPE_CHECKING:
 _BATCH_TOKENS = 2048
 
 
-def goals_of(search: Search) -> tuple[tuple[str, ...], int]:
+def goals_of(search: Search, *, begun: bool) -> tuple[tuple[str, ...], int]:
     """The goals, each of which can be measured of the task, and the number of validation rows; the rows are prepared for all.
+
+    Args:
+        search: What it does.
+        begun: Whether the study is there, so that the machine was found to be large enough.
 
     Raises:
         DataError: There are no validation rows.
         SlmopsError: The recipe cannot be trained, or a goal is no measure of its task.
     """
-    with remote_code(_recipe(search, {}).trust_remote_code):
-        start = begin(_recipe(search, {}))
+    recipe = _recipe(search, {})
+    if not begun:
+        check(recipe)
+    with remote_code(recipe.trust_remote_code):
+        start = begin(recipe)
     rows = rows_of(start.prepared, "validation")
     if not rows:
         raise DataError("there are no validation rows to compare trials on", where="data", fix="give some: data.validation_share")
