@@ -64,6 +64,10 @@ def score_both(
         train = rows_of(data, "train")
         longest = _longest([*rows, *train], template)
         runtime = _runtime(base.path)
+        if template.added:
+            from slmops.models.widening import widen
+
+            widen(runtime.model, template.added)
         before = _answers(runtime, rows, template, longest, _SHARE * seconds)
         after = _answers(_tuned(runtime, model), rows[: len(before)], template, longest)
         constant = Counter(str(row.answer) for row in train).most_common(1)[0][0]

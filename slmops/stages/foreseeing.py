@@ -90,7 +90,7 @@ def _estimate(start: Start, kept: Path) -> None:
     batches = sample(start.rows, start.validation, start.template, start.section, start.seed)
     if batches is None:
         return  # the training says why
-    measured = measure(start.base, start.section, batches, int(start.template.tokenizer.eos_token_id))
+    measured = measure(start.base, start.section, batches, int(start.template.tokenizer.eos_token_id), start.template.added)
     gc.collect()  # what refers to itself would stay beside the training
     check_fits(measured, batches.work, start.section, what="training")
     estimate = Estimate.of(measured, batches.work)

@@ -184,7 +184,7 @@ def sample(
     return Batches([encoded[row] for row in typical], [encoded[row] for row in widest], pairs[: section.batch_size], work)
 
 
-def measure(base: Path, section: TrainingSection, batches: Batches, pad_id: int) -> Measured:
+def measure(base: Path, section: TrainingSection, batches: Batches, pad_id: int, added: Sequence[int] = ()) -> Measured:
     """Time and memory of the batches, forward and backward, with the optimizer's state in place.
 
     Each is tried whole where that takes a few seconds or a twentieth of the training and is likely to fit; else some of its rows
@@ -195,6 +195,7 @@ def measure(base: Path, section: TrainingSection, batches: Batches, pad_id: int)
         section: Objectives and hyperparameters.
         batches: What to try.
         pad_id: Token that pads.
+        added: Ids of tokens that are new to the model.
     """
     began = time.perf_counter()
     keep_freed_memory()
@@ -203,9 +204,13 @@ def measure(base: Path, section: TrainingSection, batches: Batches, pad_id: int)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = autocast_type(section.precision)
     with torch.random.fork_rng(), same_sums():
-        model = open_student(base, section).to(device).train()
+        model = open_student(base, section, added).to(device).train()
         projection = Projection.of(model)
-        alone = objective.on_pairs is not None  # pairs are looked at by one model that sees all rows
+        if section.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            projection = projection and projection.whole
+        # Pairs are looked at by one model that sees all rows; as in the training itself.
+        alone = objective.on_pairs is not None or section.gradient_checkpointing
         with DataParallel.of(model, projection, dtype) as threads, rows_of_embedding(model):
             run = Attempt(model, projection, None, PairLoss.of(objective, model), dtype, None if alone else threads)
             trial = _Trial(run, objective, batches, pad_id, device)
