@@ -18,6 +18,7 @@ from slmops.training.batches import collate
 from slmops.training.forward import losses_of
 from slmops.training.machine import autocast_type, evaluated
 from slmops.training.objectives import CrossEntropy
+from slmops.training.processes import Team, counting
 from slmops.training.projection import Projection
 
 Watch = Callable[[float, float], None]
@@ -45,7 +46,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
         projection: Projection | None,
         watch: Watch | None,
         keep: Callable[[Any], None] | None = None,
+        team: Team | None = None,
     ) -> None:
+        self._team = team or Team()
         self._advance, self._watch, self._keep, self._patience = advance, watch, keep, section.patience
         self._every = max(1, steps // CURVE_POINTS)
         self._checkpoint_seconds = section.checkpoint_seconds
@@ -56,7 +59,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
         """After an update."""
         self._advance(1)
-        if time.monotonic() - self._last_save >= self._checkpoint_seconds and state.global_step < state.max_steps:
+        due = self._team.decided(lambda: time.monotonic() - self._last_save >= self._checkpoint_seconds)
+        if due and state.global_step < state.max_steps:
             control.should_save = True
             self._last_save = time.monotonic()
         control.should_log = state.global_step % self._every == 0 or state.global_step == state.max_steps
@@ -89,15 +93,17 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
 
     def _validation_loss(self, model: Any) -> float:
         """Mean cross-entropy of the answers' tokens, in nats."""
-        total, count = 0.0, 0
+        total = count = 0.0
         autocast = torch.autocast(model.device.type, dtype=self._dtype, enabled=self._dtype is not None)
         with evaluated(model), torch.no_grad(), autocast:
             for start in range(0, len(self._validation), _VALIDATION_BATCH):
                 rows = self._validation[start : start + _VALIDATION_BATCH]
-                batch = {name: values.to(model.device) for name, values in collate(rows, self._pad_id).items()}
+                share = self._team.share(collate(rows, self._pad_id))
+                batch = {name: values.to(model.device) for name, values in share.items()}
                 losses = losses_of(model, batch, CrossEntropy(), self._projection)
-                total += float(losses.sum())
-                count += losses.numel()
+                total += float(losses.sum()) * counting(batch)
+                count += losses.numel() * counting(batch)
+        total, count = self._team.summed(total, count)
         return total / count
 
 
