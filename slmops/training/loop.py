@@ -104,6 +104,7 @@ def train(
         FingerprintError: A row has no signal.
     """
     team = Team.here()
+    team.check(section)
     keep_freed_memory()
     objective = WeightedSum.of(section.objectives)
     kept, encoded = encode_rows(rows, template, section.max_length)

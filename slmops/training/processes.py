@@ -2,12 +2,14 @@
 
 The batches and updates are those of one process. A process computes the loss of its rows, the gradients are added, and each makes
 the same update, so that what comes out does not depend on the number of processes but for the order in which numbers are added:
-without dropout, losses and weights agree to about 1e-5 in float32. (With dropout each process draws its own.) A training that
-was interrupted goes on with any number of them.
+without dropout, losses in float32 agree to 1e-5, and weights to some hundredths of the learning rate, where Adam divides a gradient
+that is nearly zero by itself. (With dropout each process draws its own.) A training that was interrupted goes on with any number.
 
 The gradients are added here, after the backward pass, and not by PyTorch's DistributedDataParallel, which counts on calls of the
 model as a whole. So all that makes one process fast stays: answer positions alone, shared prefixes, threads with rows of their own.
 Where accelerate spreads the weights themselves (FSDP, DeepSpeed) that is not possible, and the model is called as a whole.
+
+Processes on several machines need one file system: all read the model and the checkpoints.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from slmops.errors import ConfigError, SlmopsError, UsageError
 from slmops.launched import Launch
 from slmops.models.fit import physical_cores
 from slmops.progress import say
+from slmops.sections import TrainingSection
 from slmops.training.checkpoints import save_best, trained_weights
 from slmops.training.parallel import split
 
@@ -36,8 +39,8 @@ _PATIENCE = timedelta(days=30)
 _BUCKET = 1 << 22
 """Values of gradients that travel together."""
 
-_COUNTS = "counts"
-"""Field of a batch: 1, or 0 where its rows stand in for none."""
+_STANDS_IN = "stands_in"
+"""Field of a batch whose rows are another process's, so that all run as many forward passes."""
 
 _WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
@@ -76,6 +79,19 @@ class Team:
             )
         return cls(launch.rank, launch.size, launch.sharding is not None)
 
+    def check(self, section: TrainingSection) -> None:
+        """Refuse what cannot be spread.
+
+        Raises:
+            ConfigError: Weights in few bits.
+        """
+        if self.sharded and section.lora is not None and section.lora.bits is not None:
+            raise ConfigError(
+                "weights in few bits are not spread over processes",
+                where="training.lora.bits",
+                fix="take lora, or multi-GPU in place of FSDP or DeepSpeed with: accelerate config",
+            )
+
     @property
     def leads(self) -> bool:
         """Whether this process writes and says."""
@@ -105,7 +121,8 @@ class Team:
             return batch
         rows = len(batch["input_ids"])
         part = split(batch, min(rows, self.size))[self.rank % rows]
-        return {**batch, **part, _COUNTS: torch.tensor(float(self.rank < rows))}
+        stands_in = {_STANDS_IN: torch.tensor(True)} if self.rank >= rows else {}
+        return {**batch, **part, **stands_in}
 
     def start_alike(self, model: Any) -> None:
         """Give all processes the leader's weights, of those that are trained."""
@@ -141,8 +158,8 @@ class Team:
 
 
 def counting(batch: Mapping[str, torch.Tensor]) -> float:
-    """1, or 0 where the rows of :meth:`Team.share` do not count."""
-    return float(batch[_COUNTS]) if _COUNTS in batch else 1.0
+    """1, or 0 where the rows that :meth:`Team.share` gave do not count."""
+    return 0.0 if _STANDS_IN in batch else 1.0
 
 
 def by_all(training: Callable[_P, _T]) -> Callable[_P, _T]:
