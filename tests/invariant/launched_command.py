@@ -37,7 +37,7 @@ def spread_on_processors() -> None:
         "FSDP_VERSION": "2",
         "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
         "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
-        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
     }
     PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
     join, gather = processes.join, processes._gathered
@@ -48,7 +48,7 @@ def spread_on_processors() -> None:
 
     def seen(model: Any) -> Any:
         kinds = {type(one.data).__name__ for one in model.parameters()}
-        assert kinds == {"DTensor"}, kinds
+        assert "DTensor" in kinds, kinds
         return gather(model)
 
     processes.join, processes._gathered = still_spread, seen

@@ -78,7 +78,7 @@ def test_torchrun_leaves_what_one_process_does(words: list[str], tmp_path: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [FULL, LORA])
+@pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "lora"])
 def test_one_that_is_killed_ends_all_and_the_same_command_goes_on(
     words: list[str], tmp_path: Path, call: Call, method: tuple[str, ...]
 ) -> None:
@@ -86,6 +86,7 @@ def test_one_that_is_killed_ends_all_and_the_same_command_goes_on(
     out = ["--output_path", tmp_path / "two"]
     killed = launch(TORCHRUN, launched_command.__file__, 3, "whole", *words, *method, *out)
     assert killed.returncode != 0
+    assert "Signal 9" in killed.stderr, killed.stderr[-3000:]
     (checkpoints,) = (tmp_path / "two/artifacts").glob("tuned-*/work")
     assert (checkpoints / "checkpoint-3/complete").is_file()
     assert not (tmp_path / "two/finetune.json").exists()
@@ -114,7 +115,7 @@ def test_accelerate_does_too_with_more_processes_than_the_last_batch_has_rows(wo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [FULL, LORA])
+@pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "lora"])
 def test_weights_that_are_spread_become_one_model_again(
     words: list[str], tmp_path: Path, call: Call, method: tuple[str, ...]
 ) -> None:
