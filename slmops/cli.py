@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from slmops import __version__
 from slmops.errors import MissingExtraError, SlmopsError, UsageError, nearest
+from slmops.launched import together
 
 VERBS = {
     "distill": ("slmops.commands.distill:app", "make a small model from a teacher and your data, one command"),
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        _dispatch(given)
+        together(given[0] if given else "help", lambda: _dispatch(given))
     except SlmopsError as error:
         _fail(error)
     except ModuleNotFoundError as error:

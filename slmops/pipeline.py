@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from slmops.evaluation.data_page import PAGE, REPORT
 from slmops.evaluation.gates import Gate, said_before
 from slmops.export.model_card import MODEL_CARD
 from slmops.files import write_text
+from slmops.launched import Launch
 from slmops.models.pairing import pair
 from slmops.models.resolve import ResolvedModel, find, resolve
 from slmops.preflight import (
@@ -83,6 +85,7 @@ def run(recipe: Recipe) -> Outcome:
     Raises:
         SlmopsError: Something in the recipe, the data or the machine stops it; the message says what to do.
     """
+    Launch.of(os.environ).refuse("a recipe with a teacher")
     workspace = Workspace(recipe.output_path)
     with workspace.lock():
         check_names(recipe)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from slmops.files import write_json
@@ -50,12 +52,16 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
-def save_best(work: Path, model: Any) -> None:
-    """Keep the weights that are trained as they are now, in place of those kept before."""
-    trained = {name: one.detach().contiguous() for name, one in model.named_parameters() if one.requires_grad}
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    """Those of a model that are trained, by name."""
+    return {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
+
+
+def save_best(work: Path, trained: Mapping[str, torch.Tensor]) -> None:
+    """Keep the weights that are trained as they are now, by name, in place of those kept before."""
     work.mkdir(parents=True, exist_ok=True)
     temporary = work / f".{_BEST}.tmp"
-    save_file(trained, temporary)
+    save_file({name: one.contiguous() for name, one in trained.items()}, temporary)
     temporary.replace(work / _BEST)
 
 

@@ -22,15 +22,7 @@ from slmops.models.adapter import Adapter, merge_adapter
 from slmops.progress import progress, say
 from slmops.sections import TrainingSection
 from slmops.training.batches import PlannedBatches, only_item, plan_batches, steps_of
-from slmops.training.checkpoints import (
-    checkpoint_at,
-    keep_newest,
-    load_best,
-    mark_complete,
-    newest_checkpoint,
-    save_best,
-    step_of,
-)
+from slmops.training.checkpoints import checkpoint_at, keep_newest, load_best, mark_complete, newest_checkpoint, step_of
 from slmops.training.forward import total_loss
 from slmops.training.gradients import clip, rows_of_embedding
 from slmops.training.inputs import Signals, encode_rows, encode_validation, open_student, signals_of
@@ -41,6 +33,7 @@ from slmops.training.objectives.contrastive import Contrastive
 from slmops.training.on_policy import OwnSamples, Scorer, Updates
 from slmops.training.pairs import Pair, PairLoss, WithPairs, among, describe, pairs_of
 from slmops.training.parallel import DataParallel
+from slmops.training.processes import Team, by_all, counting
 from slmops.training.projection import Projection
 from slmops.training.rehearsal import try_own_losses
 from slmops.training.reports import Reports
@@ -76,6 +69,7 @@ class Trained:
     texts: dict[str, float] | None = None
 
 
+@by_all
 def train(
     base: Path,
     target: Path,
@@ -122,6 +116,8 @@ def train(
             student's own samples have no teacher, or no objective that compares with it.
         FingerprintError: A row has no signal.
     """
+    team = Team.here()
+    team.check(section)
     keep_freed_memory()
     objective = WeightedSum.of(section.objectives)
     kept, encoded = encode_rows(rows, template, section.max_length)
@@ -143,7 +139,7 @@ def train(
 
     set_seed(seed)
     model = open_student(base, section, template.added)
-    projection = Projection.of(model)
+    projection = None if team.sharded else Projection.of(model)
     if projection is not None and section.gradient_checkpointing:
         # Layers are run again in the backward pass, when nothing says any more which positions count.
         projection = projection.whole
@@ -159,22 +155,22 @@ def train(
     if pairs is not None:
         batches = WithPairs(batches, pairs, section.gradient_accumulation_steps, pad_id)
     checked = encode_validation(validation, template, steps, section)
-    checkpoint = newest_checkpoint(work)
+    checkpoint = team.decided(lambda: newest_checkpoint(work))
     if own is not None and checkpoint is not None:
         own.load(checkpoint)
     started = time.monotonic()
     note = own.describe if own is not None else None
     # What looks at layers or at pairs sees one model and all rows; layers that are run again draw and autocast as the thread did.
-    is_split = on_layers is None and pairs is None and not section.gradient_checkpointing
+    is_split = on_layers is None and pairs is None and not section.gradient_checkpointing and not team.sharded
     threads = DataParallel.of(model, projection, autocast_type(section.precision))
     with (
         same_sums(),
         threads if is_split else nullcontext() as parallel,
-        rows_of_embedding(model),
+        nullcontext() if team.sharded else rows_of_embedding(model),
         progress(what, steps, "updates", done=step_of(checkpoint), note=note) as advance,
     ):
-        keep = partial(save_best, work) if section.keep == "best" else None
-        watcher = Watcher(advance, steps, section, checked, pad_id, projection, watch, keep)
+        keep = partial(team.keep, work) if section.keep == "best" else None
+        watcher = Watcher(advance, steps, section, checked, pad_id, projection, watch, keep, team)
         reports = Reports.of(section, steps, logs, checkpoint, step_of(checkpoint))
         trainer = _Trainer(
             model=model,
@@ -189,27 +185,26 @@ def train(
             parallel=parallel,
             reports=reports,
             keep_checkpoints=section.save_total_limit,
+            team=team,
             callbacks=[watcher, *([reports] if reports is not None else [])],
         )
         trainer.remove_callback(PrinterCallback)
         try_own_losses(model, objective, batches[0], projection, autocast_type(section.precision))
-        texts = _text_facts(encoded, work, partial(watcher.validation_loss, model) if checked else None) if of_texts else None
+        look = partial(watcher.validation_loss, model) if checked else None
+        texts = _text_facts(encoded, work, look, team) if of_texts else None
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     lowest = lowest_of(trainer.state) if section.keep == "best" else None
-    if lowest is not None:
+    if team.sharded:
+        if lowest is None:
+            team.keep(work, trainer.model)
+        model = open_student(base, section, template.added) if team.leads else model
+    if team.leads and (lowest is not None or team.sharded):
         load_best(work, model)
     if on_layers is not None:
         on_layers.leave(model)
-    if section.lora is not None and section.lora.bits is not None and not adapter_alone:
-        # Merged into the weights as they were before they were packed.
-        model.save_pretrained(work / "adapter")
-        merge_adapter(Adapter.read(work / "adapter"), base, target)
-    else:
-        final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
-        # An adapter has the new tokens' rows by themselves; PEFT would write the whole embedding beside them.
-        rows_alone = {"save_embedding_layers": False} if adapter_alone and template.added else {}
-        final.to(torch.float32).save_pretrained(target, **rows_alone)
-    template.save(target)
+    if team.leads:
+        _save(model, base, target, work, section, adapter_alone, bool(template.added))
+        template.save(target)
     done = int(trainer.state.global_step)
     return Trained(
         steps=done,
@@ -239,10 +234,16 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         parallel: DataParallel | None,
         reports: Reports | None,
         keep_checkpoints: int,
+        team: Team,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._reports, self._keep_checkpoints = reports, keep_checkpoints
+        self._reports, self._keep_checkpoints, self._team = reports, keep_checkpoints, team
+        if team.size > 1:
+            torch.manual_seed(self.args.seed + team.rank)  # each process drops its own
+            team.start_alike(self.model)
+            if not team.sharded:  # gradients are added here
+                self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self._objective, self._projection, self._parallel = objective, projection, parallel
         self._on_layers, self._on_pairs, self._own = on_layers, on_pairs, own
         self._reported: tuple[float, int] | None = None
@@ -253,11 +254,19 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         return torch.utils.data.SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
+        if self._team.size == 1:
+            return super().get_train_dataloader()
+        # accelerate would give each process batches of its own.
+        return torch.utils.data.DataLoader(
+            self.train_dataset, sampler=self._get_train_sampler(), batch_size=1, collate_fn=self.data_collator
+        )
+
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         # The loader is a batch ahead; here the update before is done, so samples are those of the student as it is.
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._own is None or self.state.global_step not in self._own.updates:
-            return batches, count
+            return [self._team.share(batch) for batch in batches], count
         # What the loader gave has no rows here, only the pairs of texts beside them.
         own = self._own.batches(self.state.global_step, self.model)
         batches = [{**beside, **rows} for beside, rows in zip(batches, own, strict=True)]
@@ -277,11 +286,17 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
             self._tr_loss += since
         if self._reports is not None:
             self._reports.read(inputs)
+        loss: torch.Tensor
         if self._parallel is None or not self._parallel.splits(inputs):
-            step: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-            return step
-        model.train()
-        return self._parallel.backward(inputs, lambda one, projection, part: self._share(one, projection, part, num_items_in_batch))
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            model.train()
+            loss = self._parallel.backward(
+                inputs, lambda one, projection, part: self._share(one, projection, part, num_items_in_batch)
+            )
+        if self.accelerator.sync_gradients:  # the last batch of an update
+            self._team.average_gradients(self.model)
+        return loss
 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -304,7 +319,8 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         with self.accelerator.autocast():
             # Of own samples the teacher's layers are not kept.
             total = total_loss(model, batch, loss, projection, None if sampled else self._on_layers, self._done)
-        return total / count * self.accelerator.num_processes
+        # Losses and gradients of the processes are averaged, where they are added.
+        return total * counting(batch) / count * self._team.size
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, grad_norm: Any, model: Any, *more: Any, **options: Any) -> None:
         if self._reports is not None and (self.control.should_log or self._reports.is_due(self.state.global_step)):
@@ -320,7 +336,7 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
             self._reports.tell(self.args, self.state, self.control, self.model)
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        if model is not self.model or any(parameter.device.type != "cpu" for parameter in model.parameters()):
+        if self._team.sharded or model is not self.model or any(parameter.device.type != "cpu" for parameter in model.parameters()):
             return super()._clip_grad_norm(model)
         return clip(model.parameters(), self.args.max_grad_norm)
 
@@ -330,6 +346,9 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._tell()  # from this checkpoint on nobody would be told of the updates before
         super()._save_checkpoint(model, trial)
+        (since,) = self._team.summed(float(self._tr_loss))  # all have written what is theirs
+        if not self._team.leads:
+            return
         folder = checkpoint_at(Path(self.args.output_dir), self.state.global_step)
         if self._own is not None:
             self._own.save(folder)
@@ -337,7 +356,7 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
             self._on_layers.save(folder)
         if self._reports is not None:
             self._reports.save(folder)
-        write_json(folder / _SINCE, [float(self._tr_loss), self._globalstep_last_logged])
+        write_json(folder / _SINCE, [since / self._team.size, self._globalstep_last_logged])
         mark_complete(folder)
         keep_newest(folder.parent, self._keep_checkpoints)
 
@@ -348,11 +367,24 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
             self._on_layers.load(Path(resume_from_checkpoint))
 
 
+def _save(model: Any, base: Path, target: Path, work: Path, section: TrainingSection, adapter_alone: bool, widened: bool) -> None:
+    if section.lora is not None and section.lora.bits is not None and not adapter_alone:
+        # Merged into the weights as they were before they were packed.
+        model.save_pretrained(work / "adapter")
+        merge_adapter(Adapter.read(work / "adapter"), base, target)
+    else:
+        final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
+        # An adapter has the new tokens' rows by themselves; PEFT would write the whole embedding beside them.
+        rows_alone = {"save_embedding_layers": False} if adapter_alone and widened else {}
+        final.to(torch.float32).save_pretrained(target, **rows_alone)
+
+
 def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> TrainingArguments:
     amount = autocast_type(section.precision)
     return TrainingArguments(
         output_dir=str(work),
         max_steps=steps,
+        average_tokens_across_devices=False,  # each process sees, and counts, whole batches
         per_device_train_batch_size=1,
         gradient_accumulation_steps=section.gradient_accumulation_steps,
         learning_rate=section.learning_rate,
@@ -415,13 +447,18 @@ def _own_samples(section: TrainingSection, updates: Updates, objective: Weighted
     return OwnSamples(section.on_policy, updates, objective, scorer, autocast_type(section.precision))
 
 
-def _text_facts(blocks: Sequence[Encoded], work: Path, loss: Callable[[], float] | None) -> dict[str, float]:
+def _text_facts(blocks: Sequence[Encoded], work: Path, loss: Callable[[], float] | None, team: Team) -> dict[str, float]:
     """Blocks and tokens of texts, and the loss of the model as it was, which a resumed run no longer has."""
+    facts: dict[str, float] = {"blocks": len(blocks), "tokens": sum(len(block.input_ids) for block in blocks)}
+    if loss is None:
+        return facts
     file = work / _BEFORE
-    if loss is not None and not file.is_file():
-        write_json(file, loss())
-    before = {"before": float(read_json(file))} if loss is not None else {}
-    return {"blocks": len(blocks), "tokens": sum(len(block.input_ids) for block in blocks), **before}
+    if team.decided(file.is_file):
+        return {**facts, "before": float(read_json(file))}
+    before = loss()
+    if team.leads:
+        write_json(file, before)
+    return {**facts, "before": before}
 
 
 def _answer_tokens(plan: Sequence[Sequence[int]], encoded: Sequence[Encoded], own: OwnSamples | None) -> int:

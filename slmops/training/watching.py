@@ -17,6 +17,7 @@ from slmops.training.batches import collate
 from slmops.training.forward import losses_of
 from slmops.training.machine import autocast_type, evaluated
 from slmops.training.objectives import CrossEntropy
+from slmops.training.processes import Team, counting
 from slmops.training.projection import Projection
 
 Watch = Callable[[float, float], None]
@@ -44,7 +45,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
         projection: Projection | None,
         watch: Watch | None,
         keep: Callable[[Any], None] | None = None,
+        team: Team | None = None,
     ) -> None:
+        self._team = team or Team()
         self._advance, self._watch, self._keep, self._patience = advance, watch, keep, section.patience
         self._every, self._rows = looks_every(steps, section), section.eval_batch_size
         self._save_steps, self._checkpoint_seconds = section.save_steps, section.checkpoint_seconds
@@ -55,7 +58,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
         """After an update."""
         self._advance(1)
-        if self._is_due(state.global_step) and state.global_step < state.max_steps:
+        due = self._team.decided(lambda: self._is_due(state.global_step))
+        if due and state.global_step < state.max_steps:
             control.should_save = True
             self._last_save = time.monotonic()
         control.should_log = state.global_step % self._every == 0 or state.global_step == state.max_steps
@@ -94,15 +98,17 @@ class Watcher(TrainerCallback):  # type: ignore[misc,unused-ignore]  # a class w
 
     def validation_loss(self, model: Any) -> float:
         """Mean cross-entropy of the answers' tokens, in nats."""
-        total, count = 0.0, 0
+        total = count = 0.0
         autocast = torch.autocast(model.device.type, dtype=self._dtype, enabled=self._dtype is not None)
         with evaluated(model), torch.no_grad(), autocast:
             for start in range(0, len(self._validation), self._rows):
                 rows = self._validation[start : start + self._rows]
-                batch = {name: values.to(model.device) for name, values in collate(rows, self._pad_id).items()}
+                share = self._team.share(collate(rows, self._pad_id))
+                batch = {name: values.to(model.device) for name, values in share.items()}
                 losses = losses_of(model, batch, CrossEntropy(), self._projection)
-                total += float(losses.sum())
-                count += losses.numel()
+                total += float(losses.sum()) * counting(batch)
+                count += losses.numel() * counting(batch)
+        total, count = self._team.summed(total, count)
         return total / count
 
 
