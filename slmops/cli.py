@@ -33,6 +33,8 @@ VERBS = {
     "review": ("slmops.commands.review:app", "blind side-by-side sheets for people, and what their verdicts say"),
     "shrink": ("slmops.commands.shrink:app", "cut a model to a size or a time: fewer layers, fewer tokens"),
     "fit": ("slmops.commands.fit:app", "whether a teacher and a student fit: one table, and what follows from it"),
+    "generate-adapter": ("slmops.commands.generate_adapter:app", "one exported model with several adapters, switched per request"),
+    "adapters": ("slmops.commands.adapters:app", "list the trained adapters below a folder, and those in packages"),
     "serve": ("slmops.commands.serve:app", "serve a model with the OpenAI API"),
     "ask": ("slmops.commands.ask:app", "serve a model for one question through the openai client"),
 }

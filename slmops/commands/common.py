@@ -97,6 +97,12 @@ def cost_lines(facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table of text, columns two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
 def run_name(output_path: Path) -> str:
     """The name of a run that goes into a folder: its own, with what a name may have."""
     allowed = "".join(

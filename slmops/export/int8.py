@@ -30,7 +30,8 @@ def quantize(model: ModelProto, *, integer_activations: bool) -> None:
             output layer keeps blocks, as it shares its table with the embedding.
     """
     graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
+    inputs = {value.name for value in graph.input}  # an initializer of that name is only a default
+    weights = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
     head = output_layer(graph)
     tied = _tied_lookup(graph, head)
     products = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]

@@ -18,15 +18,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slmops.errors import ModelError, UsageError, nearest
 from slmops.files import read_json, size_bytes, write_json
 from slmops.models.fit import memory_available_mb
 from slmops.models.load import context_length
 from slmops.progress import say
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
 SCHEMES = ("int4", "int4-mixed", "w8a8", "int8", "float32")
 """Names for ``scheme``, ordered by the size of the result."""
@@ -49,7 +53,9 @@ _LOG_TAIL = 12
 _MEMORY = 10  # the builder's, in sizes of the model
 
 
-def export_onnx(model: Path, target: Path, scheme: str, *, max_length: int) -> None:
+def export_onnx(
+    model: Path, target: Path, scheme: str, *, max_length: int, change: Callable[[GraphProto], object] | None = None
+) -> None:
     """Convert a model folder in Hugging Face layout; ``target`` is there whole or not at all.
 
     The folder has ``genai_config.json``, ``model.onnx`` with its weights in ``model.onnx.data``, the tokenizer with its
@@ -61,6 +67,7 @@ def export_onnx(model: Path, target: Path, scheme: str, *, max_length: int) -> N
         scheme: One of ``SCHEMES``.
         max_length: Longest prompt and answer together, in tokens; engines without a limit of their own for a request
             (Foundry Local) allocate their key-value cache for it.
+        change: Changes the builder's graph before anything else does.
 
     Raises:
         UsageError: No such scheme.
@@ -80,8 +87,13 @@ def export_onnx(model: Path, target: Path, scheme: str, *, max_length: int) -> N
     remove(partial)
     say(f"  converting to {scheme}")
     _build(model, partial, scheme, log)
-    _rewrite(partial, scheme)
+    _rewrite(partial, scheme, change)
     _configure(model, partial, scheme, max_length)
+    put_in_place(partial, target)
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Give a finished folder its name; an older one is there until then."""
     old = target.with_name(f".{target.name}.old")
     remove(old)
     if target.exists():
@@ -147,14 +159,17 @@ def _build(model: Path, folder: Path, scheme: str, log: Path) -> None:
         )
 
 
-def _rewrite(folder: Path, scheme: str) -> None:
+def _rewrite(folder: Path, scheme: str, change: Callable[[GraphProto], object] | None) -> None:
     from slmops.export import graph, int8
 
-    if scheme in ("w8a8", "int8"):
-        loaded = graph.load(folder / GRAPH, with_weights=True)
+    rounded_here = scheme in ("w8a8", "int8")
+    loaded = graph.load(folder / GRAPH, with_weights=rounded_here)
+    if change is not None:
+        change(loaded.graph)
+    if rounded_here:
         int8.quantize(loaded, integer_activations=scheme == "w8a8")
         graph.save(loaded, folder / GRAPH)
-    loaded = graph.load(folder / GRAPH)
+        loaded = graph.load(folder / GRAPH)
     graph.keep_last_position(loaded)
     graph.share_embedding(loaded)
     graph.save(loaded, folder / GRAPH)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MERGING = 1
 """Version of what merging makes; raised when its result changes."""
 
@@ -42,10 +42,10 @@ class Adapter:
         Raises:
             ModelError: Its weights are missing or pickled, or it does not say what its base is.
         """
-        if not (path / _WEIGHTS).is_file():
+        if not (path / ADAPTER_WEIGHTS).is_file():
             pickled = (path / "adapter_model.bin").is_file()
             raise ModelError(
-                "the adapter's weights are pickled, which can run any code when read" if pickled else f"no {_WEIGHTS} here",
+                "the adapter's weights are pickled, which can run any code when read" if pickled else f"no {ADAPTER_WEIGHTS} here",
                 where=str(path),
                 fix="save it again with a current PEFT: model.save_pretrained(folder)",
             )

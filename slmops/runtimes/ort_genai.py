@@ -1,4 +1,4 @@
-"""ONNX Runtime GenAI on the CPU: the engine of exported models. Needs neither torch nor transformers."""
+"""ONNX Runtime GenAI on the CPU: the engine of exported models, with or without adapters. Needs neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from slmops.errors import ModelError
+from slmops.export.adapter_set import AdapterSet
 from slmops.files import read_json
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
 from slmops.runtimes.decoding import Answer, check_prompt, run_batch, run_stream
@@ -48,6 +49,7 @@ def open_runtime(path: Path, *, threads: int | None = None) -> OrtGenaiRuntime:
         model = og.Model(config)
         tokenizer = og.Tokenizer(model)
         context = min(settings["search"]["max_length"], settings["model"]["context_length"])
+        adapters = _adapters(model, path)
         pad = settings["model"]["pad_token_id"]
         ends = settings["model"]["eos_token_id"]
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -55,7 +57,17 @@ def open_runtime(path: Path, *, threads: int | None = None) -> OrtGenaiRuntime:
     end_ids = frozenset([*(ends if isinstance(ends, list) else [ends]), *map(int, tokenizer.eos_token_ids)])
     facts = path / EXPORT_FACTS
     precision = str(read_json(facts)["scheme"]) if facts.is_file() else "unknown"
-    return OrtGenaiRuntime(model, tokenizer, RuntimeInfo("ort-genai", precision, context, batch_dependent=False), end_ids, pad)
+    info = RuntimeInfo("ort-genai", precision, context, batch_dependent=False)
+    return OrtGenaiRuntime(model, tokenizer, info, end_ids, pad, adapters)
+
+
+def _adapters(model: Any, path: Path) -> Any:
+    """The adapters of a package, loaded; their weights are mapped from their files."""
+    adapters = og.Adapters(model)
+    known = AdapterSet.read(path)
+    for entry in known.adapters if known is not None else ():
+        adapters.load(str(path / entry.file), entry.name)
+    return adapters
 
 
 class OrtGenaiRuntime:
@@ -63,12 +75,35 @@ class OrtGenaiRuntime:
 
     Prompts of a batch are padded on the right, which is what the library expects: it finds each row's length by
     counting pad tokens from the end. Rows are grouped by length, at most 32 together; answers do not depend on that.
+
+    Args:
+        model: The library's model.
+        tokenizer: The library's tokenizer.
+        info: Facts.
+        end_ids: Tokens that end an answer.
+        pad_id: Token that pads.
+        adapters: The library's adapters of this model.
+        adapter: Name of the one that answers; ``None``: the base.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, info: RuntimeInfo, end_ids: frozenset[int], pad_id: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        info: RuntimeInfo,
+        end_ids: frozenset[int],
+        pad_id: int,
+        adapters: Any,
+        adapter: str | None = None,
+    ) -> None:
         self.info = info
         self._model, self._tokenizer = model, tokenizer
         self._end_ids, self._pad_id = end_ids, pad_id
+        self._adapters, self._adapter = adapters, adapter
+
+    def with_adapter(self, name: str) -> OrtGenaiRuntime:
+        """The same loaded model, answering with an adapter of its package; weights are shared, nothing is loaded."""
+        return OrtGenaiRuntime(self._model, self._tokenizer, self.info, self._end_ids, self._pad_id, self._adapters, name)
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of rendered text, special tokens recognised, nothing added."""
@@ -134,6 +169,8 @@ class OrtGenaiRuntime:
             random_seed=-1 if sampling.seed is None else sampling.seed,
         )
         generator = og.Generator(self._model, options)
+        if self._adapter is not None:
+            generator.set_active_adapter(self._adapters, self._adapter)
         padded = np.full((len(batch), width), self._pad_id, dtype=np.int32)
         for row, ids in zip(padded, batch, strict=True):
             row[: len(ids)] = ids

@@ -37,18 +37,18 @@ T = TypeVar("T")
 
 
 def create_app(service: ChatService) -> FastAPI:
-    """The application that serves one model; who opened the service closes it.
+    """The application that serves one model, with its adapters; who opened the service closes it.
 
     Routes: ``POST /v1/chat/completions``, ``GET /v1/models``, ``GET /v1/models/{id}``, ``GET /health``. There are no
     documentation pages, because FastAPI's load scripts from the network.
     """
     app = FastAPI(title="slmops", openapi_url=None, docs_url=None, redoc_url=None)
-    card = ModelCard(id=service.model_name, created=service.created)
+    cards = {name: ModelCard(id=name, created=service.created) for name in service.names}
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         run = service.start(read_request(await _body(request)))
-        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": service.model_name}
+        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": run.request.model}
         try:
             if run.request.stream:
                 first = await _while_connected(request, run.next())
@@ -62,12 +62,12 @@ def create_app(service: ChatService) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> Response:
-        return _json(ModelList(data=[card]))
+        return _json(ModelList(data=[*cards.values()]))
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
         service.check_model(name)
-        return _json(card)
+        return _json(cards[name])
 
     @app.get("/health")
     async def health() -> Response:

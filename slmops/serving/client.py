@@ -12,8 +12,13 @@ from slmops.errors import MissingExtraError, ResourceError
 _START_SECONDS = 60
 
 
-def ask_once(folder: Path, question: str) -> str:
+def ask_once(folder: Path, question: str, adapter: str | None = None) -> str:
     """Start ``slmops serve`` on a free loopback port, ask through the ``openai`` package, stop the server.
+
+    Args:
+        folder: The model's.
+        question: What to ask.
+        adapter: Of a package with several, the one that answers; ``None``: the model without one.
 
     Raises:
         MissingExtraError: The openai package is not installed.
@@ -27,7 +32,7 @@ def ask_once(folder: Path, question: str) -> str:
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as server:
         try:
             with OpenAI(base_url=_address(server), api_key="none", max_retries=5) as client:
-                model = client.models.list().data[0].id
+                model = adapter or client.models.list().data[0].id
                 reply = client.chat.completions.create(model=model, messages=[{"role": "user", "content": question}])
         finally:
             server.terminate()

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from slmops.data.chat import ChatTemplate
 from slmops.errors import MissingExtraError, ResourceError, UsageError
+from slmops.export.adapter_set import AdapterSet
 from slmops.export.card import BundleCard
 from slmops.progress import say
 from slmops.runtimes.base import open_runtime
 from slmops.runtimes.folders import engine_of
-from slmops.serving.service import ChatService
+from slmops.serving.service import Adapted, ChatService
 
 
 def serve(folder: Path, host: str = "127.0.0.1", port: int = 8000, threads: int | None = None) -> None:
@@ -47,7 +48,7 @@ def serve(folder: Path, host: str = "127.0.0.1", port: int = 8000, threads: int 
         say(f"loading {folder}")
         with contextlib.closing(open_service(folder, threads)) as service:
             place = f"[{host}]" if ":" in host else host
-            say(f"serving {service.model_name} ({service.info.name}, {service.info.precision})")
+            say(f"serving {', '.join(service.names)} ({service.info.name}, {service.info.precision})")
             say(f"  at http://{place}:{listener.getsockname()[1]}/v1  (Ctrl-C stops)")
             if not _is_loopback(listener):
                 say("  note: whoever reaches this address can use the model; there is no password")
@@ -56,11 +57,14 @@ def serve(folder: Path, host: str = "127.0.0.1", port: int = 8000, threads: int 
 
 
 def open_service(folder: Path, threads: int | None = None) -> ChatService:
-    """Load the model of a folder; its card, if it has one, says name, chat template and defaults.
+    """Load the model of a folder, with its adapters; its card, if it has one, says name, chat template and defaults.
 
     Raises:
         ModelError: The folder holds no model, or a damaged one.
     """
+    adapters = AdapterSet.read(folder)
+    if adapters is not None:
+        return _open_adapters(folder, adapters, threads)
     card = BundleCard.read(folder)
     template = card.chat_template if card else ChatTemplate.load(folder)
     runtime = open_runtime(engine_of(folder), folder, threads=threads)
@@ -68,6 +72,14 @@ def open_service(folder: Path, threads: int | None = None) -> ChatService:
         return ChatService(runtime, template, folder.resolve().name)
     limits = card.sampling
     return ChatService(runtime, template, card.name, temperature=limits.temperature, max_new_tokens=limits.max_new_tokens)
+
+
+def _open_adapters(folder: Path, known: AdapterSet, threads: int | None) -> ChatService:
+    from slmops.runtimes.ort_genai import open_runtime as open_package
+
+    package = open_package(folder, threads=threads)
+    adapted = {entry.name: Adapted(package.with_adapter(entry.name), entry.chat_template) for entry in known.adapters}
+    return ChatService(package, ChatTemplate.load(folder), known.name, adapters=adapted)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,8 +7,9 @@ import contextlib
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from slmops.data.chat import ChatTemplate
 from slmops.errors import DataError
@@ -18,8 +19,16 @@ from slmops.serving.checks import ApiError
 from slmops.serving.schemas import ChatRequest
 
 
+@dataclass(frozen=True)
+class Adapted:
+    """A model with one of its adapters: the engine that answers with it, and how messages become its prompt."""
+
+    runtime: Runtime
+    chat_template: ChatTemplate
+
+
 class ChatService:
-    """Turns chats into prompts and runs them first come, first served.
+    """Turns chats into prompts and runs them first come, first served, each with the adapter that it asks for.
 
     The model is only ever touched by one worker thread, because engines and tokenizers are not safe to share; the event
     loop stays free for other requests, whatever the model or a slow client does.
@@ -31,6 +40,7 @@ class ChatService:
         temperature: Where a request gives none.
         max_new_tokens: Most tokens of an answer where a request gives no limit; ``None``: what is left of the context.
         max_waiting: Requests that may wait for their turn; more are refused with 429.
+        adapters: The same model with adapters, by the names clients ask for.
     """
 
     def __init__(
@@ -42,13 +52,13 @@ class ChatService:
         temperature: float = 0.0,
         max_new_tokens: int | None = None,
         max_waiting: int = 64,
+        adapters: Mapping[str, Adapted] | None = None,
     ) -> None:
         self.info = runtime.info
         self.model_name = model_name
         self.created = int(time.time())
         self._started = time.monotonic()
-        self._runtime = runtime
-        self._template = chat_template
+        self._models = {**(adapters or {}), model_name: Adapted(runtime, chat_template)}
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
         self._max_waiting = max_waiting
@@ -56,16 +66,20 @@ class ChatService:
         self._runs: set[Run] = set()
 
     @property
+    def names(self) -> list[str]:
+        """What clients may ask for: the model, then its adapters."""
+        return [self.model_name, *(name for name in self._models if name != self.model_name)]
+
+    @property
     def uptime(self) -> float:
         """Seconds since the model was loaded."""
         return time.monotonic() - self._started
 
     def check_model(self, name: str) -> None:
-        """Raise ``ApiError`` 404, which names the served model, if ``name`` is another."""
-        if name != self.model_name:
-            raise ApiError(
-                404, f"there is no model {name!r} here; this server has {self.model_name!r}", param="model", code="model_not_found"
-            )
+        """Raise ``ApiError`` 404, which names what is served, if ``name`` is something else."""
+        if name not in self._models:
+            known = ", ".join(map(repr, self.names))
+            raise ApiError(404, f"there is no model {name!r} here; this server has {known}", param="model", code="model_not_found")
 
     def start(self, request: ChatRequest) -> Run:
         """Queue a chat; called from the event loop, returns at once.
@@ -115,11 +129,12 @@ class ChatService:
             self._runs.discard(run)
 
     def _generate(self, run: Run) -> None:
-        prompt = self._template.render([message.turn() for message in run.request.messages])
-        sampling = self._sampling(run.request, len(self._runtime.tokenize(prompt)))
-        prefixed = bool(self._template.answer_prefix)
+        model = self._models[run.request.model]
+        prompt = model.chat_template.render([message.turn() for message in run.request.messages])
+        sampling = self._sampling(run.request, len(model.runtime.tokenize(prompt)))
+        prefixed = bool(model.chat_template.answer_prefix)
         begun = False
-        for item in self._runtime.stream(prompt, sampling):
+        for item in model.runtime.stream(prompt, sampling):
             if run.cancelled:
                 return
             if isinstance(item, Generation):

@@ -14,8 +14,8 @@ from peft import LoraConfig, get_peft_model
 from slmops.errors import ModelError
 from slmops.models.load import load_model, load_tokenizer, parameter_count
 from slmops.models.resolve import Pending, find, resolve
+from tests.adapters import TOKENS, save_adapter
 
-TOKENS = torch.tensor([[5, 9, 60, 7, 200]])
 KINDS: Mapping[str, dict[str, Any]] = {
     "lora": {"target_modules": "all-linear"},
     "dora": {"target_modules": ["q_proj", "down_proj"], "use_dora": True},
@@ -27,18 +27,6 @@ KINDS: Mapping[str, dict[str, Any]] = {
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SLMOPS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def save_adapter(base: Path, folder: Path, **options: Any) -> torch.Tensor:
-    """Write an adapter that was trained at random; the logits with it."""
-    torch.manual_seed(0)
-    model = get_peft_model(load_model(base), LoraConfig(task_type="CAUSAL_LM", r=4, **options))
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.1)
-    model.save_pretrained(str(folder))
-    with torch.no_grad():
-        return model.eval()(TOKENS).logits
 
 
 @pytest.mark.parametrize("kind", KINDS)
