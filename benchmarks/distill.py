@@ -22,30 +22,34 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_sides import SIDES, lengths, model_of, rows_of, template_of
+from distill_sides import SIDES, model_of
+from sides import (
+    HELD_OUT,
+    against,
+    in_a_process,
+    lengths,
+    machine,
+    middle,
+    read_rows,
+    rows_of,
+    target_lines,
+    template_of,
+    write_rows,
+)
 
-from slmops.data.rows import Row
-from slmops.data.support_messages import SupportMessages, generate
-from slmops.files import read_json, read_jsonl, write_json, write_jsonl
+from slmops.files import read_json, write_json
 from slmops.models.load import parameter_count
 from slmops.models.resolve import resolve
 from slmops.models.shrink import Wish, cut_model, plan_cut
-from slmops.progress import say
 from slmops.workspace import remove_tree
 
 TARGETS = {"speedup_training": 7.0, "speedup": 5.0, "memory": 0.4, "loss": 1e-3}
 _TRIMMED_TARGET = 12.0
-_EPOCHS, _HELD_OUT = 3, 64
+_EPOCHS = 3
 
 
 def main() -> None:
@@ -91,8 +95,8 @@ def prepare(options: argparse.Namespace) -> None:
     """Students and rows in the output folder: ``whole`` for TRL, ``ours`` for us."""
     root = options.output_path
     teacher = resolve(options.model).path
-    template, rows = template_of(teacher), read_rows(options)
-    write_jsonl(root / "rows.jsonl", [row.as_dict() for row in rows])
+    template, rows = template_of(teacher), read_rows(options.data, options.rows + HELD_OUT)
+    write_rows(root, rows)
     for side, vocabulary in (("whole", None), ("ours", options.vocabulary)):
         student = root / f"student-{side}"
         remove_tree(student)
@@ -100,30 +104,6 @@ def prepare(options: argparse.Namespace) -> None:
         cut_model(teacher, student, plan, root / "work")
         template_of(student).save(student)
         write_json(root / f"{side}.json", {"teacher": str(teacher), "student": str(student)})
-
-
-def read_rows(options: argparse.Namespace) -> list[Row]:
-    """Rows to train on, and behind them those that are held out."""
-    count = options.rows + _HELD_OUT
-    if options.data is not None:
-        return [Row.of(line["prompt"], line["response"]) for line in read_jsonl(options.data)][:count]
-    made = generate(SupportMessages(labelled=18, pool=count, validation=18, test=18, seed=7))
-    return [Row.of(text, label) for text, label in made["pool"]]
-
-
-def in_a_process(side: str) -> dict[str, Any]:
-    """A side with the same command line in a process of its own."""
-    say(f"  {side}")
-    done = subprocess.run([sys.executable, *sys.argv, "--side", side], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{side} failed (exit status {done.returncode})")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def middle(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The median of each figure of the rounds."""
-    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
 
 
 def matmul_share(options: argparse.Namespace, rates: dict[str, Any]) -> float:
@@ -134,7 +114,7 @@ def matmul_share(options: argparse.Namespace, rates: dict[str, Any]) -> float:
 
     config = read_json(model_of(options, "ours", "student") / "config.json")
     table = config["vocab_size"] * config["hidden_size"]
-    rows = rows_of(options)
+    rows = rows_of(options.output_path, options.rows)
     template = template_of(model_of(options, "ours", "student"))
     answered = sum(len(template.encode(row).answer_ids) for row in rows) / sum(lengths(template, rows))
     a_token = 6 * (parameter_count(model_of(options, "ours", "student")) - table) + 6 * table * answered
@@ -152,8 +132,7 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
     """What was run, and where."""
     named = ("model", "layers", "vocabulary", "batch_size", "steps", "rounds", "rows", "k", "train_embeddings")
     student = {side: parameter_count(model_of(options, side, "student")) for side in ("whole", "ours")}
-    machine = {"cores": os.cpu_count(), "machine": platform.processor() or platform.machine()}
-    return {**{name: getattr(options, name) for name in named}, "student_parameters": student, **machine}
+    return {**{name: getattr(options, name) for name in named}, "student_parameters": student, **machine()}
 
 
 def compared(found: dict[str, dict[str, Any]], is_trimmed: bool) -> list[dict[str, Any]]:
@@ -167,16 +146,7 @@ def compared(found: dict[str, dict[str, Any]], is_trimmed: bool) -> list[dict[st
         "loss": found["loss"]["apart"],
     }
     targets = TARGETS | ({"speedup_training": _TRIMMED_TARGET} if is_trimmed else {})
-    most = ("memory", "loss")
-    return [
-        {
-            "what": name,
-            "value": value,
-            "target": targets[name],
-            "reached": value <= targets[name] if name in most else value >= targets[name],
-        }
-        for name, value in values.items()
-    ]
+    return against(values, targets, ("memory", "loss"))
 
 
 def render(result: dict[str, Any]) -> str:
@@ -196,11 +166,7 @@ def render(result: dict[str, Any]) -> str:
     lines.append(
         f"of 100 real tokens {100 * mine['computed']:.0f} are computed; of padded rows {100 * mine['computed_padded']:.0f}"
     )
-    lines += [
-        f"{one['what']:<18}{one['value']:>10.4g}  target {one['target']:g}: {'reached' if one['reached'] else 'not reached'}"
-        for one in result["results"]
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *target_lines(result["results"])])
 
 
 if __name__ == "__main__":

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import resource
-import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slmops.data.rows import Row
-from slmops.data.templates import Encoded, Template, choose_template
-from slmops.files import read_json, read_jsonl
-from slmops.models.load import load_model, load_tokenizer
+from sides import SEED, WARM, Times, held_out, lengths, loss_by_answer, rows_of, template_of
+
+from slmops.data.templates import Encoded, Template
+from slmops.evaluation.memory import peak_mb
+from slmops.files import read_json
+from slmops.models.load import load_model
 from slmops.sections import TrainingSection
 from slmops.workspace import remove_tree
 
-BETA, SEED, WARM = 0.5, 1, 3
+BETA = 0.5
 _FINGERPRINTS = {"teacher": "of the benchmark"}
 
 
@@ -32,7 +30,7 @@ def signals(options: argparse.Namespace) -> dict[str, Any]:
     from slmops.teachers.signals import signal_rows
 
     teacher = model_of(options, "ours", "teacher")
-    template, rows = template_of(teacher), rows_of(options)
+    template, rows = template_of(teacher), rows_of(options.output_path, options.rows)
     loaded = LocalTeacher.load(teacher, template, "auto")
     work, folder = options.output_path / "work", options.output_path / "signals"
     remove_tree(work)
@@ -47,7 +45,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     from slmops.training import loop
     from slmops.training.batches import plan_batches
 
-    student, rows = model_of(options, "ours", "student"), rows_of(options)
+    student, rows = model_of(options, "ours", "student"), rows_of(options.output_path, options.rows)
     template, steps = template_of(student), options.steps + WARM
     section = TrainingSection(
         objectives=({"name": "jsd", "beta": BETA},),
@@ -109,7 +107,7 @@ def trl(options: argparse.Namespace) -> dict[str, Any]:
     keep_freed_memory()
     folder, teacher = model_of(options, "whole", "student"), model_of(options, "whole", "teacher")
     template = template_of(folder)
-    encoded = [template.encode(row) for row in rows_of(options)]
+    encoded = [template.encode(row) for row in rows_of(options.output_path, options.rows)]
     times, seen = Times(), []
 
     class Clock(TrainerCallback):
@@ -168,7 +166,7 @@ def loss(options: argparse.Namespace) -> dict[str, Any]:
 
     teacher, student = (load_model(model_of(options, "whole", role), dtype="float32").eval() for role in ("teacher", "student"))
     template = template_of(model_of(options, "whole", "teacher"))
-    rows = [template.encode(row) for row in held_out(options)[: options.batch_size]]
+    rows = [template.encode(row) for row in held_out(options.output_path, options.rows)[: options.batch_size]]
     batch = padded([{"input_ids": one.input_ids, "labels": one.labels} for one in rows], template)
     with torch.no_grad():
         known, own_logits = (
@@ -182,28 +180,6 @@ def loss(options: argparse.Namespace) -> dict[str, Any]:
         total = total_loss(student, own, WeightedSum.of([{"name": "jsd", "beta": BETA}]), Projection.of(student))
     mean = float(total) / int(shifted.sum())
     return {"ours": mean, "trl": float(theirs), "apart": abs(mean - float(theirs))}
-
-
-class Times:
-    """When updates ended."""
-
-    def __init__(self) -> None:
-        self._ends: list[float] = []
-
-    def note(self) -> None:
-        """An update has ended; the first time, none has yet."""
-        self._ends.append(time.monotonic())
-
-    @contextmanager
-    def as_progress(self, *_: Any, **__: Any) -> Iterator[Callable[[int], None]]:
-        """In place of the package's progress."""
-        self.note()
-        yield lambda _: self.note()
-
-    def rates(self, tokens: Sequence[int]) -> dict[str, Any]:
-        """Tokens a second without the first updates, and the time of a middle one."""
-        each = [end - start for start, end in pairwise(self._ends)][WARM:]
-        return {"tokens_per_s": sum(tokens[WARM:]) / sum(each), "step_s": statistics.median(each), "steps": len(each)}
 
 
 def fitting(options: argparse.Namespace, student: Template) -> Any:
@@ -220,16 +196,9 @@ def fitting(options: argparse.Namespace, student: Template) -> Any:
 
 def held_out_loss(options: argparse.Namespace, side: str) -> float:
     """Nats by answer of the trained student on rows that it has not seen; by answer, since tokens differ with the vocabulary."""
-    from slmops.evaluation.perplexity import reference_losses
-
     folder = options.output_path / f"trained-{side}"
-    losses = reference_losses(load_model(folder, dtype="float32").eval(), template_of(folder), held_out(options), context=1024)
-    return statistics.fmean(loss for loss, _, _ in losses)
-
-
-def held_out(options: argparse.Namespace) -> list[Row]:
-    """The rows that both sides are compared on."""
-    return [Row.from_dict(line) for line in read_jsonl(options.output_path / "rows.jsonl")][options.rows :]
+    rows = held_out(options.output_path, options.rows)
+    return loss_by_answer(load_model(folder, dtype="float32"), template_of(folder), rows)
 
 
 def padded(items: Sequence[dict[str, Any]], template: Template) -> dict[str, Any]:
@@ -244,29 +213,9 @@ def padded(items: Sequence[dict[str, Any]], template: Template) -> dict[str, Any
     }
 
 
-def rows_of(options: argparse.Namespace) -> list[Row]:
-    """The rows that are trained on."""
-    return [Row.from_dict(line) for line in read_jsonl(options.output_path / "rows.jsonl")][: options.rows]
-
-
-def lengths(template: Template, rows: Sequence[Row]) -> list[int]:
-    """Tokens of each row."""
-    return [len(template.encode(row).input_ids) for row in rows]
-
-
 def model_of(options: argparse.Namespace, side: str, role: str) -> Path:
     """A folder that :func:`prepare` made."""
     return Path(read_json(options.output_path / f"{side}.json")[role])
-
-
-def template_of(folder: Path) -> Template:
-    """The compact chat template with a model's tokenizer."""
-    return choose_template(load_tokenizer(folder), "compact")
-
-
-def peak_mb() -> float:
-    """The highest resident set of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 SIDES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"signals": signals, "ours": ours, "trl": trl, "loss": loss}

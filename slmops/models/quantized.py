@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from slmops.errors import ModelError
-from slmops.models.load import quiet_transformers, runs_remote_code, weight_files
+from slmops.models.load import quiet_transformers, runs_remote_code, tensor_infos, weight_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -118,8 +118,9 @@ def load_quantized(path: Path, bits: int) -> PreTrainedModel:
     head = model.get_output_embeddings()
     wanted = {f"{name}.weight": name for name, one in model.named_modules() if type(one) is torch.nn.Linear and one is not head}
     for file in weight_files(path):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  # no mapping, but has keys
+        for name in tensor_infos(file):
+            # What has been read of a file stays in memory until it is closed.
+            with safe_open(file, framework="pt") as tensors:
                 _place(model, name, tensors.get_tensor(name), wanted, bits)
     model.tie_weights()
     missing = [name for name, one in model.named_parameters() if one.is_meta]
@@ -142,4 +143,5 @@ def _place(model: PreTrainedModel, name: str, tensor: torch.Tensor, wanted: dict
         layer.bias = module.bias  # read before it, or still to be read into its place
         setattr(model.get_submodule(above), last, layer)
     elif isinstance(getattr(module, field, None), torch.nn.Parameter):
-        setattr(module, field, torch.nn.Parameter(tensor.float(), requires_grad=False))
+        # A copy: float32 as it stands in the file would keep all of the file in memory.
+        setattr(module, field, torch.nn.Parameter(tensor.to(torch.float32, copy=True), requires_grad=False))

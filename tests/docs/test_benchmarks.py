@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,62 @@ def test_distill_prints_a_ratio_for_each_comparison(tmp_path: Path) -> None:
     assert set(compared) == {"speedup_training", "speedup", "memory", "loss"}
     assert compared["loss"] < 1e-5  # the same formula, mask and shift as TRL's
     assert compared["speedup"] < compared["speedup_training"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "compared"), [("lora", {"speedup", "memory", "loss"}), ("qlora", {"memory_qlora_8", "memory_qlora_4"})]
+)
+def test_finetune_prints_a_ratio_for_each_comparison(tmp_path: Path, method: str, compared: set[str]) -> None:
+    pytest.importorskip("trl", reason="the extra 'benchmarks' is not installed")
+    save_tiny_model(tmp_path / "tiny", seed=3)
+    command = [sys.executable, str(ROOT / "benchmarks" / "finetune.py"), "--model", str(tmp_path / "tiny"), "--json"]
+    command += ["--method", method, "--rows", "32", "--steps", "2", "--rounds", "1", "--batch_size", "4"]
+    command += ["--olive", str(tmp_path / "none"), "--output_path", str(tmp_path / "runs")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)["methods"][method]
+    values = {row["what"]: row["value"] for row in result["results"]}
+    assert set(values) == compared
+    assert all(value > 0 for value in values.values())
+    if method == "lora":
+        assert "olive: not installed" in found.stderr
+        # After five updates of a random model: no side has left out the answers, or trained on the prompts instead.
+        assert values["loss"] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.slow
+def test_finetune_tasks_prints_a_row_for_each_method(tmp_path: Path, shared_data: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", seed=3, context=2048)
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "finetune_tasks.py"),
+        "--data",
+        str(shared_data),
+        "--set",
+        "tone",
+        "--json",
+    ]
+    command += ["--model", str(tmp_path / "tiny"), "--method", "untuned", "--method", "qlora", "--rows", "24", "--test", "12"]
+    command += ["--steps", "2", "--output_path", str(tmp_path / "runs")]
+    environment = {**os.environ, "SLMOPS_CACHE": str(tmp_path / "cache")}
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert (result["set"], result["measure"], list(result["rows"])) == ("tone", "accuracy", ["untuned", "qlora"])
+    tuned = result["rows"]["qlora"]
+    assert tuned["interval"][0] <= tuned["score"] <= tuned["interval"][1]
+    assert 0 < tuned["trainable"] < tuned["parameters"]
+    assert (tuned["updates"], tuned["training_rows"]) == (2, 24)
+    splits = [
+        {json.loads(line)["question"].lower() for line in (tmp_path / f"runs/tone/data/{split}.jsonl").read_text().splitlines()}
+        for split in ("train", "validation", "test")
+    ]
+    assert [len(split) for split in splits] == [24, 4, 12]
+    assert len(set.union(*splits)) == 40
+    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert again.stdout == found.stdout
+    assert "start" not in again.stderr  # every stage is there
 
 
 @pytest.mark.slow

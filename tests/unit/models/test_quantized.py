@@ -76,6 +76,15 @@ def test_a_model_in_few_bits_is_near_the_model(tmp_path: Path, kind: str, bits: 
         assert torch.equal(model.model.layers[0].self_attn.q_proj.bias, whole.model.layers[0].self_attn.q_proj.bias)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="only Linux says what is mapped")
+def test_nothing_of_the_file_stays_in_memory(tmp_path: Path) -> None:
+    """The file is mapped while it is read, and a float32 tensor that is no copy would keep the whole of it in memory."""
+    folder = save_tiny_model(tmp_path / "model")
+    model = load_quantized(folder, 4)
+    assert str(folder / "model.safetensors") not in Path("/proc/self/maps").read_text()
+    assert torch.equal(model.get_input_embeddings().weight, load_model(folder).get_input_embeddings().weight)
+
+
 def test_a_folder_that_lacks_a_tensor_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
