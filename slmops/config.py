@@ -82,6 +82,12 @@ class Recipe(BaseRecipe):
         return self
 
     @model_validator(mode="after")
+    def _what_is_trained_is_exported(self) -> Recipe:
+        if self.training.bottleneck is not None or (self.teacher.tune is not None and self.teacher.tune.bottleneck is not None):
+            raise ValueError("bottleneck adapters cannot be merged into weights, which are exported here: take lora")
+        return self
+
+    @model_validator(mode="after")
     def _sampled_at_one_temperature(self) -> Recipe:
         softened = [str(spec.get("name")) for spec in self.training.objectives if spec.get("kd_temperature", 1) != 1]
         if self.signals.form == "sampled" and softened:
@@ -118,12 +124,19 @@ class FinetuneRecipe(BaseRecipe):
     model: str = Field(description="What is trained: catalogue name, folder, adapter, .gguf file or hub id")
     training: FinetuneTraining = FinetuneTraining()
     merge: bool = Field(False, description="Write the weights with the adapter merged into them too")
+    continue_adapter: bool = Field(
+        False,
+        description="The model is an adapter: train it further on its own base, with its own settings; "
+        "else it is merged into that, and a new one trained",
+    )
 
     @model_validator(mode="after")
     def _nobody_teaches(self) -> FinetuneRecipe:
         if self.training.on_policy is not None:
             raise ValueError("training.on_policy needs a teacher, and fine-tuning has none")
-        if self.merge and self.training.lora is None:
+        if self.merge and self.training.bottleneck is not None:
+            raise ValueError("merge: bottleneck adapters cannot be merged into weights; leave it out, or train lora instead")
+        if self.merge and self.training.lora is None and not self.continue_adapter:
             raise ValueError("merge is about an adapter, and without training.lora none is trained")
         return self
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from slmops.config import FinetuneRecipe, save_recipe
+from slmops.continuing import continued
 from slmops.errors import DataError, MissingExtraError
 from slmops.files import read_json, write_json
-from slmops.models.adapter import ADAPTER_CONFIG
+from slmops.models.adapter import ADAPTER_CONFIG, tokenizer_folder
+from slmops.models.bottleneck_folder import BOTTLENECK_CONFIG, is_bottleneck
 from slmops.models.fit import Purpose, check_disk, check_fits
 from slmops.models.resolve import FINETUNED, REFERENCE, ResolvedModel, resolve
 from slmops.pipeline import here
-from slmops.stages.context import MODEL, DataContext
+from slmops.stages.context import MODEL, DataContext, ModelAt
 from slmops.stages.learning import located
 from slmops.stages.preparing import gold_of, prepare_data
 from slmops.stages.teaching import ADAPTER, train_model
@@ -47,48 +49,62 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
     workspace = Workspace(recipe.output_path)
     with workspace.lock():
         task_name(recipe.task_type)
+        given, (recipe, adapter) = recipe, continued(recipe)
         lora = recipe.training.lora
         for package in (*_NEEDED, *(("peft",) if lora else ())):
             if find_spec(package) is None:
                 raise MissingExtraError(package, "train")
         base = resolve(recipe.model)
-        purpose: Purpose = "training-lora" if lora else "training-full"
+        alone = _adapter_alone(recipe)
+        purpose: Purpose = "training-lora" if alone else "training-full"
         weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
         check_fits(base.parameters, purpose, what=f"the model {base.reference}", bytes_per_parameter=weight_bytes)
-        check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
-        save_recipe(recipe.output_path / "recipe.yaml", recipe)
+        check_disk(recipe.output_path, 4 * base.parameters * (1 if alone and not recipe.merge else 4) / 1e6)
+        save_recipe(recipe.output_path / "recipe.yaml", given)
         context = DataContext(recipe, workspace)
-        prepared = prepare_data(context, located(base))
+        prepared = prepare_data(context, _read_by(located(base), adapter))
         if not gold_of(context, prepared).training:
             raise DataError(
                 "no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from"
             )
-        return _published(recipe, base, prepared, _tuned(context, recipe, base, prepared))
+        return _published(recipe, base, prepared, _tuned(context, recipe, base, adapter, prepared))
 
 
 def plan(recipe: FinetuneRecipe) -> list[Step]:
     """What :func:`finetune` would do, and why; nothing is written and no model is fetched."""
     workspace = Workspace(recipe.output_path, planning=True)
+    recipe, adapter = continued(recipe)
     context, base = DataContext(recipe, workspace), here(recipe.model)
-    prepared = prepare_data(context, located(base))
-    _tuned(context, recipe, base, prepared)
+    prepared = prepare_data(context, _read_by(located(base), adapter))
+    _tuned(context, recipe, base, adapter, prepared)
     return workspace.steps
 
 
-def _tuned(context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None, prepared: StageResult) -> StageResult:
-    alone = recipe.training.lora is not None
-    return train_model(context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=alone)
+def _adapter_alone(recipe: FinetuneRecipe) -> bool:
+    return recipe.training.lora is not None or recipe.training.bottleneck is not None
+
+
+def _read_by(base: ModelAt, adapter: ModelAt | None) -> ModelAt:
+    """Whose tokenizer reads the rows."""
+    return adapter if adapter is not None and tokenizer_folder(adapter.path, base.path) == adapter.path else base
+
+
+def _tuned(
+    context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None, adapter: ModelAt | None, prepared: StageResult
+) -> StageResult:
+    alone, inputs = _adapter_alone(recipe), {"data": prepared}
+    return train_model(context, "tuned", located(base), inputs, recipe.training, adapter_alone=alone, adapter=adapter)
 
 
 def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResult, tuned: StageResult) -> Finetuned:
     """Put what people look for at the top of the run's folder."""
     root = recipe.output_path
-    if recipe.training.lora is None:
+    if not _adapter_alone(recipe):
         replace_folder(root / MODEL, tuned.path / MODEL)
     else:
         replace_folder(root / ADAPTER, tuned.path / ADAPTER)
-        # PEFT notes where the base lay; what it was called is good on other machines too.
-        named = root / ADAPTER / ADAPTER_CONFIG
+        # What is noted is where the base lay; what it was called is good on other machines too.
+        named = root / ADAPTER / (BOTTLENECK_CONFIG if is_bottleneck(root / ADAPTER) else ADAPTER_CONFIG)
         config = read_json(named)
         named.unlink()
         write_json(named, config | {"base_model_name_or_path": _name_of(base)})
@@ -115,7 +131,9 @@ def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResul
 
 
 def _method(recipe: FinetuneRecipe) -> str:
-    lora = recipe.training.lora
+    lora, bottleneck = recipe.training.lora, recipe.training.bottleneck
+    if bottleneck is not None:
+        return bottleneck.kind
     if lora is None:
         return "full"
     return "qlora" if lora.bits is not None else "dora" if lora.dora else "lora"

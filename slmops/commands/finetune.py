@@ -11,6 +11,7 @@ import typer
 from slmops.commands import options as given
 from slmops.commands.common import new_app, print_finetuned, run_name
 from slmops.config import FinetuneRecipe, build
+from slmops.errors import UsageError
 from slmops.progress import say
 from slmops.values import with_overrides
 
@@ -24,6 +25,9 @@ class Method(StrEnum):
     LORA = "lora"
     DORA = "dora"
     QLORA = "qlora"
+    HOULSBY = "houlsby"
+    PFEIFFER = "pfeiffer"
+    ADAPTER = "adapter"
 
 
 @app.command()
@@ -35,7 +39,11 @@ def finetune(
     data: given.Data,
     output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where everything goes")],
     method: Annotated[
-        Method, typer.Option(help="full: all weights; lora, dora, qlora: an adapter, the last on weights in few bits")
+        Method,
+        typer.Option(
+            help="full: all weights; lora, dora, qlora: an adapter, the last on weights in few bits; houlsby, pfeiffer: "
+            "bottleneck adapters, which stay beside the weights; adapter: pfeiffer"
+        ),
     ] = Method.LORA,
     task_type: given.TaskType = None,
     text_template: given.TextTemplate = None,
@@ -64,6 +72,15 @@ def finetune(
     target_modules: Annotated[
         str | None, typer.Option("--target_modules", help="Layers with an adapter, separated by commas; left out: all linear ones")
     ] = None,
+    reduction_factor: Annotated[
+        float | None, typer.Option("--adapter_reduction_factor", min=1, help="Of houlsby and pfeiffer: model's width / adapter's")
+    ] = None,
+    adapter_size: Annotated[
+        int | None, typer.Option("--adapter_size", min=1, help="The adapter's width; takes the place of that factor")
+    ] = None,
+    continue_adapter: Annotated[
+        bool, typer.Option("--continue_adapter", help="Train the adapter --model_name_or_path further, with its own settings")
+    ] = False,
     merge: Annotated[bool, typer.Option("--merge", help="Write the merged weights too")] = False,
     seed: given.Seed = 0,
     as_json: given.AsJson = False,
@@ -85,8 +102,16 @@ def finetune(
         "dora": True if method is Method.DORA else None,
         "bits": bits if method is Method.QLORA else None,
     }
+    if continue_adapter and method is Method.FULL:
+        raise UsageError("all weights are asked for, and an adapter is continued", where="--method", fix="leave --method out")
+    bottleneck = {
+        "kind": "houlsby" if method is Method.HOULSBY else "pfeiffer",
+        "reduction_factor": reduction_factor,
+        "size": adapter_size,
+    }
     training = {
-        "lora": None if method is Method.FULL else _said(lora),
+        "lora": _said(lora) if method in (Method.LORA, Method.DORA, Method.QLORA) else None,
+        "bottleneck": _said(bottleneck) if method in (Method.HOULSBY, Method.PFEIFFER, Method.ADAPTER) else None,
         "max_steps": max_steps,
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -100,6 +125,7 @@ def finetune(
         "seed": seed,
         "model": model,
         "merge": merge,
+        "continue_adapter": continue_adapter,
         "data": {
             "source": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in source.items()},
             "max_bad_share": max_bad_share,

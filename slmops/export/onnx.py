@@ -25,7 +25,7 @@ from pathlib import Path
 from slmops.errors import ModelError, UsageError, nearest
 from slmops.files import read_json, size_bytes, write_json
 from slmops.models.fit import memory_available_mb
-from slmops.models.load import context_length
+from slmops.models.load import context_length, weight_files
 from slmops.progress import say
 
 SCHEMES = ("int4", "int4-mixed", "w8a8", "int8", "float32")
@@ -66,6 +66,7 @@ def export_onnx(model: Path, target: Path, scheme: str, *, max_length: int) -> N
         UsageError: No such scheme.
         ModelError: The model has a shorter context, or the builder cannot convert it.
     """
+    weight_files(model)
     if scheme not in SCHEMES:
         raise UsageError(f"unknown scheme {scheme!r}", where="export.schemes", fix=nearest(scheme, SCHEMES))
     context = context_length(model)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from slmops.errors import MissingExtraError, ModelError
 from slmops.files import read_json
+from slmops.models.bottleneck_folder import BottleneckFolder, is_bottleneck, refuse_bottleneck
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -66,17 +67,23 @@ def load_model(
 ) -> PreTrainedModel:
     """The model of a folder, in evaluation mode, on the CPU; only safetensors are read and no code of the folder runs.
 
+    A bottleneck adapter is put on its base.
+
     Raises:
         ModelError: The folder's weights are damaged, lack a tensor or belong to an unknown architecture.
         MissingExtraError: torch or transformers is not installed.
     """
-    for file in weight_files(path):
-        tensor_infos(file)
-    quiet_transformers()
     try:
         import torch
     except ModuleNotFoundError as error:
         raise MissingExtraError("torch", "train") from error
+    if is_bottleneck(path):
+        from slmops.models.bottleneck import load_bottlenecked
+
+        return load_bottlenecked(path, dtype, attention)
+    for file in weight_files(path):
+        tensor_infos(file)
+    quiet_transformers()
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
@@ -178,6 +185,8 @@ def parameter_count(path: Path) -> int:
     Raises:
         ModelError: A weights file is missing or damaged.
     """
+    if is_bottleneck(path):
+        return BottleneckFolder.read(path).parameters
     config = read_config(path)
     tied = is_tied(config)
     tensors = {name: info for file in weight_files(path) for name, info in tensor_infos(file).items()}
@@ -192,8 +201,9 @@ def weight_files(path: Path) -> list[Path]:
     """The safetensors files that make up the model.
 
     Raises:
-        ModelError: There are none, or a file of the index is missing.
+        ModelError: There are none, a file of the index is missing, or a bottleneck adapter stands between the weights.
     """
+    refuse_bottleneck(path)
     index = path / WEIGHTS_INDEX
     if index.is_file():
         try:

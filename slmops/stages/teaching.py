@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from slmops.artifact import StageKey
 from slmops.data.rows import Row
 from slmops.files import digest
+from slmops.models.bottleneck_folder import BOTTLENECK_CONFIG
 from slmops.models.cutplan import CutPlan
 from slmops.models.shrink import Wish
 from slmops.progress import say
@@ -101,7 +102,13 @@ def adopt_model(
 
         target, template = folder / MODEL, context.template(base.path)
         if wish is None or not wish.cuts:
-            for pattern in ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"):
+            for pattern in (
+                "*.safetensors",
+                "*.safetensors.index.json",
+                "config.json",
+                "generation_config.json",
+                BOTTLENECK_CONFIG,
+            ):
                 for file in base.path.glob(pattern):
                     link_or_copy(file, target / file.name)
             template.save(target)
@@ -160,6 +167,7 @@ def train_model(
     scoring: Callable[[StageResult, Template], Scorer] | None = None,
     watch: Watch | None = None,
     adapter_alone: bool = False,
+    adapter: ModelAt | None = None,
 ) -> StageResult:
     """Train ``base`` on the labelled rows or, with ``answers`` among the inputs, on what these say all rows train on.
 
@@ -174,23 +182,28 @@ def train_model(
         scoring: Loads the teacher that scores the student's own samples to rows of the data, where the section has such.
         watch: Is told the validation loss on the way.
         adapter_alone: Keep the adapter, in the folder ``adapter``, and not the model that it makes of the base.
+        adapter: An adapter that is trained further, with its tokenizer where it has one.
     """
     recipe = context.recipe
     config = section.model_dump(mode="json", exclude={"checkpoint_seconds"})
-    if section.on_policy is None:
-        del config["on_policy"]
+    for name in ("on_policy", "bottleneck"):
+        if config[name] is None:
+            del config[name]
     config["objectives"] = [objective_key(spec) for spec in config["objectives"]]
     parents = {"base": base.id, **{role: result.id for role, result in inputs.items()}}
     if adapter_alone:
         config["saved"] = ADAPTER
+    if adapter is not None:
+        parents["adapter"] = adapter.id
     if updates_of is not None:
         parents["updates"] = updates_of.id
     key = StageKey(stage, "model", 3, {**config, "seed": recipe.seed, **context.template_key}, parents)
 
     def make(folder: Path, work: Path) -> Made:
+        from slmops.models.adapter import tokenizer_folder
         from slmops.training.loop import train
 
-        template = context.template(base.path)
+        template = context.template(tokenizer_folder(adapter.path, base.path) if adapter is not None else base.path)
         data, answers = inputs["data"], inputs.get("answers")
         task = context.task(data)
         rows = rows_of(answers, TRAINING) if answers else [more for row in rows_of(data, "train") for more in gold_rows(task, row)]
@@ -212,6 +225,7 @@ def train_model(
             scorer=scoring(data, template) if scoring is not None and chosen.on_policy is not None else None,
             watch=watch,
             adapter_alone=adapter_alone,
+            adapter=adapter.path if adapter is not None else None,
         )
         facts = {name: value for name, value in asdict(trained).items() if name not in ("on_policy", "kept") or value is not None}
         return Made({**facts, "rows": len(rows)}, seed=recipe.seed)

@@ -11,6 +11,9 @@ import torch
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError, nearest
+from slmops.models.adapter import Adapter, put_on
+from slmops.models.bottleneck import insert, load_own
+from slmops.models.bottleneck_folder import refuse_bottleneck
 from slmops.models.load import load_model
 from slmops.models.quantized import load_quantized
 from slmops.sections import LoraSection, TrainingSection
@@ -62,16 +65,28 @@ def signals_of(
     return signals
 
 
-def open_student(base: Path, section: TrainingSection) -> Any:
+def open_student(base: Path, section: TrainingSection, adapter: Path | None = None) -> Any:
     """The model that is trained: in float32 or frozen in few bits, with an adapter or frozen embeddings as the section says.
 
+    Args:
+        base: Folder of the model.
+        section: What is trained of it.
+        adapter: Folder of an adapter that is trained on; absent: a new one, where the section has one.
+
     Raises:
-        ModelError: It cannot be loaded.
+        ModelError: It cannot be loaded, or the adapter does not fit it.
         ConfigError: It has no layer of a name that is to get an adapter.
     """
+    refuse_bottleneck(base)
     bits = section.lora.bits if section.lora is not None else None
     model: Any = load_quantized(base, bits) if bits is not None else load_model(base, dtype="float32", attention="eager")
-    if section.lora is not None:
+    if section.bottleneck is not None:
+        insert(model, section.bottleneck.kind, section.bottleneck.size_for(model.config.get_text_config().hidden_size))
+        if adapter is not None:
+            load_own(model, adapter)
+    elif adapter is not None:
+        model = put_on(Adapter.read(adapter), model, trained=True)
+    elif section.lora is not None:
         model = _with_lora(model, section.lora)
     if section.freeze_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)

@@ -18,7 +18,7 @@ from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError
 from slmops.files import read_json, write_json
-from slmops.models.adapter import Adapter, merge_adapter
+from slmops.models.bottleneck import Bottleneck, own_weights
 from slmops.progress import progress, say
 from slmops.sections import TrainingSection
 from slmops.training.batches import PlannedBatches, only_item, plan_batches, steps_of
@@ -33,6 +33,7 @@ from slmops.training.on_policy import OwnSamples, Scorer, Updates
 from slmops.training.pairs import PairLoss, WithPairs, describe, pairs_of
 from slmops.training.parallel import DataParallel
 from slmops.training.projection import Projection
+from slmops.training.saving import save_student
 from slmops.training.watching import Watch, Watcher, curve_of, looked_at, lowest_of
 
 _SINCE = "since_report.json"
@@ -73,6 +74,7 @@ def train(
     scorer: Scorer | None = None,
     watch: Watch | None = None,
     adapter_alone: bool = False,
+    adapter: Path | None = None,
 ) -> Trained:
     """Train a causal language model on rows with answers and save it to ``target`` (Hugging Face layout, float32).
 
@@ -93,7 +95,8 @@ def train(
         layers: What is kept of the teacher's layers, where an objective is about these.
         scorer: The teacher of an on-policy training.
         watch: Is told each validation loss; what it raises ends the training.
-        adapter_alone: Save the adapter as PEFT does, and not the model that it makes of the base.
+        adapter_alone: Save the adapter, and not the model that it makes of the base.
+        adapter: Folder of an adapter that is trained on; absent: a new one, where the section has one.
 
     Raises:
         TrainingError: Nothing to train on, or the loss is not finite.
@@ -122,7 +125,7 @@ def train(
     row_signals = signals_of(kept, encoded, signals, objective, pad_id) if cached else None
 
     set_seed(seed)
-    model = open_student(base, section)
+    model = open_student(base, section, adapter)
     projection = Projection.of(model)
     on_layers = _on_layers(model, objective, layers, kept, encoded, pad_id=pad_id, seed=seed) if objective.on_layers else None
     batches: torch.utils.data.Dataset[dict[str, torch.Tensor]] = PlannedBatches(
@@ -172,13 +175,7 @@ def train(
         load_best(work, model)
     if on_layers is not None:
         on_layers.leave(model)
-    if section.lora is not None and section.lora.bits is not None and not adapter_alone:
-        # Merged into the weights as they were before they were packed.
-        model.save_pretrained(work / "adapter")
-        merge_adapter(Adapter.read(work / "adapter"), base, target)
-    else:
-        final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
-        final.to(torch.float32).save_pretrained(target)
+    save_student(model, base, target, work, section, adapter_alone=adapter_alone)
     template.save(target)
     done = int(trainer.state.global_step)
     return Trained(
@@ -276,6 +273,11 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        if any(isinstance(module, Bottleneck) for module in self.model.modules()):
+            state_dict = own_weights(self.model)  # what is frozen comes from the base again
+        super()._save(output_dir, state_dict)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
