@@ -11,7 +11,7 @@ from slmops.files import read_json
 from slmops.models.adapter import ADAPTER_CONFIG, Adapter
 from slmops.models.bottleneck_folder import BottleneckFolder, is_bottleneck
 from slmops.models.cache import fingerprint
-from slmops.models.resolve import adapter_at
+from slmops.models.resolve import adapter_at, is_adapter
 from slmops.progress import say
 from slmops.sections import BottleneckSection, LoraSection
 from slmops.stages.context import ModelAt
@@ -39,9 +39,10 @@ def continued(recipe: FinetuneRecipe) -> Continued:
         ConfigError: The model is no adapter, or the recipe has settings of its own where the adapter's hold.
         ModelError: The adapter cannot be read, or is of a kind that is not trained here.
     """
-    path = adapter_at(Path(recipe.model).expanduser())
+    given = Path(recipe.model).expanduser()
+    path = adapter_at(given)
     if not recipe.continue_adapter:
-        if path is not None and not is_bottleneck(path):
+        if path is not None and is_adapter(given) and not is_bottleneck(path):
             say(f"the adapter {recipe.model} is merged into its base first; --continue_adapter trains it further instead")
         return Continued(recipe, None)
     if path is None:

@@ -141,14 +141,15 @@ def _trained_in(path: Path) -> Path:
 
 
 def adapter_at(path: Path) -> Path | None:
-    """The adapter, PEFT's or a bottleneck, that a folder holds or refers to; ``None`` without one."""
-    place = _trained_in(path)
-    return place if (place / ADAPTER_CONFIG).is_file() or is_bottleneck(place) else None
+    """The adapter, PEFT's or a bottleneck, that a folder holds or refers to, also where it was merged; ``None`` without one."""
+    place = path / "adapter" if (path / FINETUNED).is_file() else _trained_in(path)
+    return place if is_adapter(place) else None
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether a folder holds an adapter, or refers to one."""
-    return adapter_at(path) is not None
+    """Whether a folder as a model is an adapter of PEFT or a bottleneck, or refers to one."""
+    place = _trained_in(path)
+    return (place / ADAPTER_CONFIG).is_file() or is_bottleneck(place)
 
 
 def _existing_path(text: str, base_dir: Path | None, *, named: bool) -> Path | None:
