@@ -42,6 +42,7 @@ _EXTRAS = {
     "torch": "train",
     "transformers": "train",
     "peft": "train",
+    "bitsandbytes": "gpu",
     "gguf": "train",
     "accelerate": "train",
     "onnx": "export",

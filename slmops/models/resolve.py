@@ -11,7 +11,7 @@ from typing import Any
 
 from slmops.artifact import MANIFEST, Artifact
 from slmops.errors import ModelError
-from slmops.files import digest, read_json
+from slmops.files import digest, read_json, size_bytes
 from slmops.models import hub, load
 from slmops.models.adapter import ADAPTER_CONFIG, MERGING, Adapter, merge_adapter
 from slmops.models.bottleneck_folder import BOTTLENECK_CONFIG, BottleneckFolder, is_bottleneck
@@ -259,6 +259,12 @@ def _find_bottleneck(reference: str, path: Path) -> ResolvedModel | Pending:
         return Pending(reference, path, base.download_mb, base.disk_mb, base.parameters)
     source = f"bottleneck adapter on {base.reference}"
     return ResolvedModel(reference, path, fingerprint(path), source, folder.parameters, base.context_length, base.license)
+
+
+def model_bytes(path: Path) -> int:
+    """Bytes of the files that a model needs: those of its folder and, of a bottleneck adapter, its base's."""
+    base = resolve(BottleneckFolder.read(path).base_model_name_or_path).path if is_bottleneck(path) else None
+    return size_bytes(path) + (size_bytes(base) if base is not None else 0)
 
 
 def _prepare(reference: str, path: Path) -> ResolvedModel:

@@ -29,6 +29,8 @@ def save_student(model: Any, base: Path, target: Path, work: Path, section: Trai
         # Merged into the weights as they were before they were packed.
         model.save_pretrained(work / "adapter")
         merge_adapter(Adapter.read(work / "adapter"), base, target)
+    elif section.lora is not None and adapter_alone:
+        model.save_pretrained(target)  # an adapter's weights are float32, whatever the base's are
     else:
-        final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
+        final = model.merge_and_unload() if section.lora is not None else model
         final.to(torch.float32).save_pretrained(target)

@@ -12,11 +12,11 @@ import torch
 from slmops.errors import ConfigError, ModelError
 from slmops.export.gguf import write_gguf
 from slmops.export.onnx import export_onnx
-from slmops.files import read_json, write_json
+from slmops.files import read_json, size_bytes, write_json
 from slmops.models.bottleneck import Bottleneck, insert, own_weights, save_bottleneck
 from slmops.models.bottleneck_folder import BottleneckKind
 from slmops.models.load import load_model, load_tokenizer, parameter_count
-from slmops.models.resolve import find, is_adapter, resolve
+from slmops.models.resolve import find, is_adapter, model_bytes, resolve
 from slmops.testing.tiny import save_tiny_model
 
 TOKENS = torch.tensor([[5, 9, 60, 7, 200]])
@@ -173,3 +173,9 @@ def test_another_base_or_damaged_weights_are_noticed(saved: tuple[Path, torch.Te
     (folder / "bottleneck_model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no bottleneck_model.safetensors here"):
         resolve(folder)
+
+
+def test_its_files_are_those_of_the_base_too(saved: tuple[Path, torch.Tensor], tiny_model: Path) -> None:
+    folder, _ = saved
+    assert model_bytes(folder) == size_bytes(folder) + size_bytes(tiny_model)
+    assert model_bytes(tiny_model) == size_bytes(tiny_model)
