@@ -123,6 +123,9 @@ class FinetuneRecipe(BaseRecipe):
 
     model: str = Field(description="What is trained: catalogue name, folder, adapter, .gguf file or hub id")
     training: FinetuneTraining = FinetuneTraining()
+    head: bool = Field(
+        False, description="Classification by a linear layer on the last token's state, in place of an answer in words"
+    )
     merge: bool = Field(False, description="Write the weights with the adapter merged into them too")
     continue_adapter: bool = Field(
         False,
@@ -134,6 +137,13 @@ class FinetuneRecipe(BaseRecipe):
     def _nobody_teaches(self) -> FinetuneRecipe:
         if self.training.on_policy is not None:
             raise ValueError("training.on_policy needs a teacher, and fine-tuning has none")
+        lora = self.training.lora
+        if self.head and self.task_type != "classification":
+            raise ValueError(f"head is about labels, and the task is {self.task_type}: take task_type classification")
+        if self.head and (self.training.bottleneck is not None or (lora is not None and lora.bits is not None)):
+            raise ValueError("head: train it with all weights, LoRA or DoRA")
+        if self.head and (self.merge or self.continue_adapter):
+            raise ValueError("head: an adapter trained with it is always merged, and none is continued")
         if self.merge and self.training.bottleneck is not None:
             raise ValueError("merge: bottleneck adapters cannot be merged into weights; leave it out, or train lora instead")
         if self.merge and self.training.lora is None and not self.continue_adapter:

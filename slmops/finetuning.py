@@ -81,7 +81,7 @@ def plan(recipe: FinetuneRecipe) -> list[Step]:
 
 
 def _adapter_alone(recipe: FinetuneRecipe) -> bool:
-    return recipe.training.lora is not None or recipe.training.bottleneck is not None
+    return not recipe.head and (recipe.training.lora is not None or recipe.training.bottleneck is not None)
 
 
 def _read_by(base: ModelAt, adapter: ModelAt | None) -> ModelAt:
@@ -93,7 +93,8 @@ def _tuned(
     context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None, adapter: ModelAt | None, prepared: StageResult
 ) -> StageResult:
     alone, inputs = _adapter_alone(recipe), {"data": prepared}
-    return train_model(context, "tuned", located(base), inputs, recipe.training, adapter_alone=alone, adapter=adapter)
+    options: dict[str, Any] = {"adapter_alone": alone, "adapter": adapter, "head": recipe.head}
+    return train_model(context, "tuned", located(base), inputs, recipe.training, **options)
 
 
 def _published(recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResult, tuned: StageResult) -> Finetuned:

@@ -11,6 +11,9 @@ from slmops.commands.common import new_app
 
 app = new_app()
 
+_SHOWN = 5
+"""Labels of a classification head whose probability is printed."""
+
 
 @app.command()
 def ask(
@@ -19,8 +22,9 @@ def ask(
 ) -> None:
     """Serve the model on a free port of this machine, ask one question through the openai client, and print the answer."""
     from slmops.runtimes.folders import served_folder
-    from slmops.serving.client import ask_once
+    from slmops.serving.client import ask as ask_served
 
-    place = served_folder(folder)
-    answer = ask_once(place, question)
+    answer, probabilities = ask_served(served_folder(folder), question)
     print(f"question  {question}\nanswer    {answer}")
+    for label, share in list(probabilities.items())[:_SHOWN]:
+        print(f"{share:9.1%} {label}")

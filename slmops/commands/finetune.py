@@ -81,6 +81,9 @@ def finetune(
     continue_adapter: Annotated[
         bool, typer.Option("--continue_adapter", help="Train the adapter --model_name_or_path further, with its own settings")
     ] = False,
+    head: Annotated[
+        bool, typer.Option("--head", help="Classification by a layer over the labels, in place of answers in words")
+    ] = False,
     merge: Annotated[bool, typer.Option("--merge", help="Write the merged weights too")] = False,
     seed: given.Seed = 0,
     as_json: given.AsJson = False,
@@ -124,6 +127,7 @@ def finetune(
         "output_path": str(output_path),
         "seed": seed,
         "model": model,
+        "head": head,
         "merge": merge,
         "continue_adapter": continue_adapter,
         "data": {

@@ -198,7 +198,7 @@ def _refuse_unusable(path: Path) -> None:
         raise ModelError(
             f"{', '.join(architectures) or 'this'} is no decoder-only language model",
             where=str(path),
-            fix="choose a …ForCausalLM model",
+            fix="choose a …ForCausalLM model; what has a classification head can be asked, served and evaluated, nothing else",
         )
     if "auto_map" in config and not _known_to_transformers(str(config.get("model_type", ""))):
         raise ModelError(

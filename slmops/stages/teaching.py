@@ -18,7 +18,7 @@ from slmops.progress import say
 from slmops.sections import TrainingSection
 from slmops.stages.context import MODEL, Context, DataContext, ModelAt, rows_of
 from slmops.stages.layering import open_layers
-from slmops.tasks.base import Task
+from slmops.tasks.base import Task, closed_labels
 from slmops.training.registry import objective_key
 from slmops.workspace import Made, StageResult, link_or_copy
 
@@ -168,6 +168,7 @@ def train_model(
     watch: Watch | None = None,
     adapter_alone: bool = False,
     adapter: ModelAt | None = None,
+    head: bool = False,
 ) -> StageResult:
     """Train ``base`` on the labelled rows or, with ``answers`` among the inputs, on what these say all rows train on.
 
@@ -183,6 +184,7 @@ def train_model(
         watch: Is told the validation loss on the way.
         adapter_alone: Keep the adapter, in the folder ``adapter``, and not the model that it makes of the base.
         adapter: An adapter that is trained further, with its tokenizer where it has one.
+        head: Train a new classification head in place of the output layer.
     """
     recipe = context.recipe
     config = section.model_dump(mode="json", exclude={"checkpoint_seconds"})
@@ -195,17 +197,22 @@ def train_model(
         config["saved"] = ADAPTER
     if adapter is not None:
         parents["adapter"] = adapter.id
+    if head:
+        config["head"] = True
     if updates_of is not None:
         parents["updates"] = updates_of.id
     key = StageKey(stage, "model", 3, {**config, "seed": recipe.seed, **context.template_key}, parents)
 
     def make(folder: Path, work: Path) -> Made:
+        from slmops.data.label_template import LabelTemplate
         from slmops.models.adapter import tokenizer_folder
         from slmops.training.loop import train
 
         template = context.template(tokenizer_folder(adapter.path, base.path) if adapter is not None else base.path)
         data, answers = inputs["data"], inputs.get("answers")
         task = context.task(data)
+        if head:
+            template = LabelTemplate(template.tokenizer, template.chat, closed_labels(task) or ())
         rows = rows_of(answers, TRAINING) if answers else [more for row in rows_of(data, "train") for more in gold_rows(task, row)]
         known = section if answers is None or taught is not None else without_signals(section)
         chosen = known if updates_of is None else known.model_copy(update={"max_steps": updates_of.facts["steps"]})

@@ -14,6 +14,7 @@ from slmops.errors import ConfigError, TrainingError, nearest
 from slmops.models.adapter import Adapter, put_on
 from slmops.models.bottleneck import insert, load_own
 from slmops.models.bottleneck_folder import refuse_bottleneck
+from slmops.models.classifier import head_of, new_classifier
 from slmops.models.load import load_model
 from slmops.models.quantized import load_quantized
 from slmops.sections import LoraSection, TrainingSection
@@ -65,13 +66,14 @@ def signals_of(
     return signals
 
 
-def open_student(base: Path, section: TrainingSection, adapter: Path | None = None) -> Any:
+def open_student(base: Path, section: TrainingSection, adapter: Path | None = None, labels: Sequence[str] | None = None) -> Any:
     """The model that is trained: in float32 or frozen in few bits, with an adapter or frozen embeddings as the section says.
 
     Args:
         base: Folder of the model.
         section: What is trained of it.
         adapter: Folder of an adapter that is trained on; absent: a new one, where the section has one.
+        labels: What a new classification head chooses from; absent: it is a language model.
 
     Raises:
         ModelError: It cannot be loaded, or the adapter does not fit it.
@@ -79,7 +81,11 @@ def open_student(base: Path, section: TrainingSection, adapter: Path | None = No
     """
     refuse_bottleneck(base)
     bits = section.lora.bits if section.lora is not None else None
-    model: Any = load_quantized(base, bits) if bits is not None else load_model(base, dtype="float32", attention="eager")
+    model: Any
+    if labels is not None:
+        model = new_classifier(base, labels)
+    else:
+        model = load_quantized(base, bits) if bits is not None else load_model(base, dtype="float32", attention="eager")
     if section.bottleneck is not None:
         insert(model, section.bottleneck.kind, section.bottleneck.size_for(model.config.get_text_config().hidden_size))
         if adapter is not None:
@@ -97,7 +103,7 @@ def _with_lora(model: Any, lora: LoraSection) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if head_of(model) is None else "SEQ_CLS",  # which trains the head whole
         target_modules=list(lora.target_modules) if lora.target_modules is not None else "all-linear",
         modules_to_save=list(lora.modules_to_save) or None,
         use_dora=lora.dora,

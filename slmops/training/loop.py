@@ -14,6 +14,7 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from slmops.data.label_template import LabelTemplate
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError
@@ -85,7 +86,7 @@ def train(
         base: Folder of the model to start from.
         target: Folder for the result.
         work: Folder for checkpoints; removed by the caller when the stage completed.
-        template: Renders and masks rows.
+        template: Renders and masks rows; one of labels trains a model with a classification head.
         rows: Training rows, all with answers.
         validation: Rows for the validation loss, all with answers; of many an even part is looked at.
         section: Objectives and hyperparameters.
@@ -125,7 +126,8 @@ def train(
     row_signals = signals_of(kept, encoded, signals, objective, pad_id) if cached else None
 
     set_seed(seed)
-    model = open_student(base, section, adapter)
+    labels = template.labels if isinstance(template, LabelTemplate) else None
+    model = open_student(base, section, adapter, labels)
     projection = Projection.of(model)
     on_layers = _on_layers(model, objective, layers, kept, encoded, pad_id=pad_id, seed=seed) if objective.on_layers else None
     batches: torch.utils.data.Dataset[dict[str, torch.Tensor]] = PlannedBatches(
