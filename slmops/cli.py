@@ -14,7 +14,9 @@ from slmops.launched import together
 
 VERBS = {
     "distill": ("slmops.commands.distill:app", "make a small model from a teacher and your data, one command"),
-    "finetune": ("slmops.commands.finetune:app", "train a model on your rows: all weights, LoRA, DoRA or QLoRA"),
+    "finetune": ("slmops.commands.finetune:app", "train a model on your rows: all weights, LoRA, DoRA, QLoRA, bottlenecks"),
+    "merge": ("slmops.commands.merge:merge_app", "an adapter and its base as plain weights"),
+    "unmerge": ("slmops.commands.merge:unmerge_app", "take an adapter out of weights that it was merged into"),
     "probe": ("slmops.commands.probe:app", "whether distilling is worth it: a small sample, yes, no or INCONCLUSIVE"),
     "run": ("slmops.commands.run:app", "run or resume a recipe"),
     "import": ("slmops.commands.import_:app", "a fine-tuning workflow of Olive's as a recipe"),
@@ -43,6 +45,7 @@ _EXTRAS = {
     "torch": "train",
     "transformers": "train",
     "peft": "train",
+    "bitsandbytes": "gpu",
     "gguf": "train",
     "accelerate": "train",
     "onnx": "export",

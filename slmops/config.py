@@ -96,6 +96,12 @@ class Recipe(BaseRecipe):
         return self
 
     @model_validator(mode="after")
+    def _what_is_trained_is_exported(self) -> Recipe:
+        if self.training.bottleneck is not None or (self.teacher.tune is not None and self.teacher.tune.bottleneck is not None):
+            raise ValueError("bottleneck adapters cannot be merged into weights, which are exported here: take lora")
+        return self
+
+    @model_validator(mode="after")
     def _sampled_at_one_temperature(self) -> Recipe:
         softened = [str(spec.get("name")) for spec in self.training.objectives if spec.get("kd_temperature", 1) != 1]
         if self.signals.form == "sampled" and softened:
@@ -140,15 +146,32 @@ class FinetuneRecipe(BaseRecipe):
     data: FinetuneData
     model: str = Field(description="What is trained: catalogue name, folder, adapter, .gguf file or hub id")
     training: FinetuneTraining = FinetuneTraining()
+    head: bool = Field(
+        False, description="Classification by a linear layer on the last token's state, in place of an answer in words"
+    )
     merge: bool = Field(False, description="Write the weights with the adapter merged into them too")
     trust_remote_code: bool = Field(False, description="Run Python code that lies in the model's folder, where it needs such")
     score: bool = Field(True, description="Have the model answer validation rows before and after, where the task has a score")
+    continue_adapter: bool = Field(
+        False,
+        description="The model is an adapter: train it further on its own base, with its own settings; "
+        "else it is merged into that, and a new one trained",
+    )
 
     @model_validator(mode="after")
     def _nobody_teaches(self) -> FinetuneRecipe:
         if self.training.on_policy is not None:
             raise ValueError("training.on_policy needs a teacher, and fine-tuning has none")
-        if self.merge and self.training.lora is None:
+        lora = self.training.lora
+        if self.head and self.task_type != "classification":
+            raise ValueError(f"head is about labels, and the task is {self.task_type}: take task_type classification")
+        if self.head and (self.training.bottleneck is not None or (lora is not None and lora.bits is not None)):
+            raise ValueError("head: train it with all weights, LoRA or DoRA")
+        if self.head and (self.merge or self.continue_adapter):
+            raise ValueError("head: an adapter trained with it is always merged, and none is continued")
+        if self.merge and self.training.bottleneck is not None:
+            raise ValueError("merge: bottleneck adapters cannot be merged into weights; leave it out, or train lora instead")
+        if self.merge and self.training.lora is None and not self.continue_adapter:
             raise ValueError("merge is about an adapter, and without training.lora none is trained")
         if self.data.special_tokens == "add" and self.training.freeze_embeddings:
             raise ValueError(

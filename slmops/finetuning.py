@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slmops.config import FinetuneRecipe, save_recipe
+from slmops.continuing import continued
 from slmops.errors import DataError, MissingExtraError
 from slmops.evaluation.finetune_page import PAGE, render_html
 from slmops.files import read_json, write_json, write_text
-from slmops.models.adapter import ADAPTER_CONFIG
+from slmops.models.adapter import ADAPTER_CONFIG, tokenizer_folder
+from slmops.models.bottleneck_folder import BOTTLENECK_CONFIG, is_bottleneck
 from slmops.models.fit import Purpose, check_disk, check_fits
 from slmops.models.load import remote_code
 from slmops.models.resolve import FINETUNED, REFERENCE, ResolvedModel, resolve
 from slmops.pipeline import here
+from slmops.progress import say
 from slmops.stages.before_after import is_scored, score_both
-from slmops.stages.context import MODEL, DataContext
+from slmops.stages.context import MODEL, DataContext, ModelAt
 from slmops.stages.foreseeing import foreseen
 from slmops.stages.learning import located
 from slmops.stages.preparing import gold_of, prepare_data
@@ -73,17 +76,29 @@ def finetune(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Finetuned:
     with Workspace(recipe.output_path).lock(), remote_code(recipe.trust_remote_code):
         check(recipe)
         start = begin(recipe, choose)
-        save_recipe(recipe.output_path / "recipe.yaml", start.recipe)
+        save_recipe(recipe.output_path / "recipe.yaml", start.given)
         return _published(start, tune(start))
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a fine-tuning starts from: its settled recipe, the model that is trained, the prepared rows, and settings to show."""
+    """What a fine-tuning starts from.
+
+    Args:
+        context: Of the run.
+        given: The recipe as the user gave it, with the defaults that were chosen.
+        recipe: The same about the model that is trained, where the given one names an adapter of it.
+        base: That model.
+        adapter: That is trained further; ``None``: a new one, or none.
+        prepared: The rows.
+        settings: To be shown.
+    """
 
     context: DataContext
+    given: FinetuneRecipe
     recipe: FinetuneRecipe
     base: ResolvedModel
+    adapter: ModelAt | None
     prepared: StageResult
     settings: Sequence[Setting]
 
@@ -96,6 +111,7 @@ def check(recipe: FinetuneRecipe) -> None:
     """
     if recipe.trained_on != "text":
         task_name(recipe.task_type)
+    recipe, _, _ = continued(recipe)
     lora = recipe.training.lora
     for package in (*_NEEDED, *(("peft",) if lora else ())):
         if find_spec(package) is None:
@@ -109,12 +125,13 @@ def check(recipe: FinetuneRecipe) -> None:
 
         WeightedSum.of(recipe.training.objectives)
     base = resolve(recipe.model)
-    purpose: Purpose = "training-lora" if lora else "training-full"
+    alone = _adapter_alone(recipe)
+    purpose: Purpose = "training-lora" if alone else "training-full"
     weight_bytes = lora.bits / 8 if lora is not None and lora.bits is not None else 4
     what = f"the model {base.reference}"
     # With hardly a batch: what batches need is found by a dry run, which says what else would fit.
     check_fits(base.parameters, purpose, what=what, bytes_per_parameter=weight_bytes, batch_tokens=_FEW_TOKENS)
-    check_disk(recipe.output_path, 4 * base.parameters * (1 if lora and not recipe.merge else 4) / 1e6)
+    check_disk(recipe.output_path, 4 * base.parameters * (1 if alone and not recipe.merge else 4) / 1e6)
 
 
 def begin(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Start:
@@ -127,14 +144,19 @@ def begin(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> Start:
     Raises:
         SlmopsError: The data cannot be used, or has no answers.
     """
+    given, (recipe, adapter, note) = recipe, continued(recipe)
+    if note is not None:
+        say(note)
     base = resolve(recipe.model)
     workspace = Workspace(recipe.output_path)
-    prepared = _prepared(DataContext(recipe, workspace), recipe, base)
+    prepared = _prepared(DataContext(recipe, workspace), recipe, base, adapter)
     recipe, chosen = settle(recipe, _method(recipe), base.path, prepared, choose)
     context = DataContext(recipe, workspace)
     if recipe.trained_on != "text" and not gold_of(context, prepared).training:
         raise DataError("no training row has an answer", where="data", fix="give rows with answers: there is nothing to learn from")
-    return Start(context, recipe, base, prepared, table_of(recipe, chosen, prepared))
+    values = {name: getattr(recipe.training, name) for name in chosen}
+    given = given.model_copy(update={"training": given.training.model_copy(update=values)})
+    return Start(context, given, recipe, base, adapter, prepared, table_of(recipe, chosen, prepared))
 
 
 def tune(start: Start, watch: Watch | None = None) -> StageResult:
@@ -144,14 +166,15 @@ def tune(start: Start, watch: Watch | None = None) -> StageResult:
         start: Of :func:`begin`.
         watch: Is told the validation loss on the way; such a training is one of many, and nothing is foreseen of it.
     """
-    return _tuned(start.context, start.recipe, start.base, start.prepared, start.settings, watch)
+    return _tuned(start.context, start.recipe, start.base, start.adapter, start.prepared, start.settings, watch)
 
 
 def settled(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> tuple[FinetuneRecipe, list[Setting]]:
     """The recipe that :func:`finetune` would run, and the table of its settings; nothing is written and no model is fetched."""
+    recipe, adapter, _ = continued(recipe)
     context, base = DataContext(recipe, Workspace(recipe.output_path, planning=True)), here(recipe.model)
     with remote_code(recipe.trust_remote_code):
-        prepared = _prepared(context, recipe, base)
+        prepared = _prepared(context, recipe, base, adapter)
     known = prepared if context.workspace.artifacts else None
     recipe, chosen = settle(recipe, _method(recipe), base.path if base is not None else None, known, choose)
     return recipe, table_of(recipe, chosen, known)
@@ -160,55 +183,75 @@ def settled(recipe: FinetuneRecipe, choose: Collection[str] = ()) -> tuple[Finet
 def plan(recipe: FinetuneRecipe) -> list[Step]:
     """What :func:`finetune` would do, and why; nothing is written and no model is fetched."""
     workspace = Workspace(recipe.output_path, planning=True)
+    recipe, adapter, note = continued(recipe)
+    if note is not None:
+        say(note)
     with remote_code(recipe.trust_remote_code):
         context, base = DataContext(recipe, workspace), here(recipe.model)
-        prepared = _prepared(context, recipe, base)
-        _tuned(context, recipe, base, prepared, ())
+        prepared = _prepared(context, recipe, base, adapter)
+        _tuned(context, recipe, base, adapter, prepared, ())
     return workspace.steps
 
 
-def _prepared(context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None) -> StageResult:
-    return prepare_texts(context) if recipe.trained_on == "text" else prepare_data(context, located(base))
+def _prepared(context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel | None, adapter: ModelAt | None) -> StageResult:
+    return prepare_texts(context) if recipe.trained_on == "text" else prepare_data(context, _read_by(located(base), adapter))
+
+
+def _adapter_alone(recipe: FinetuneRecipe) -> bool:
+    return not recipe.head and (recipe.training.lora is not None or recipe.training.bottleneck is not None)
+
+
+def _read_by(base: ModelAt, adapter: ModelAt | None) -> ModelAt:
+    """Whose tokenizer reads the rows."""
+    return adapter if adapter is not None and tokenizer_folder(adapter.path, base.path) == adapter.path else base
 
 
 def _tuned(
     context: DataContext,
     recipe: FinetuneRecipe,
     base: ResolvedModel | None,
+    adapter: ModelAt | None,
     prepared: StageResult,
     settings: Sequence[Setting],
     watch: Watch | None = None,
 ) -> StageResult:
-    alone = recipe.training.lora is not None
-    around = partial(foreseen, intro=table(settings)) if watch is None else None
     return train_model(
-        context, "tuned", located(base), {"data": prepared}, recipe.training, adapter_alone=alone, around=around, watch=watch
+        context,
+        "tuned",
+        located(base),
+        {"data": prepared},
+        recipe.training,
+        watch=watch,
+        adapter_alone=_adapter_alone(recipe),
+        adapter=adapter,
+        head=recipe.head,
+        around=partial(foreseen, intro=table(settings)) if watch is None else None,
     )
 
 
-def _scores(
-    context: DataContext, recipe: FinetuneRecipe, base: ResolvedModel, prepared: StageResult, tuned: StageResult
-) -> dict[str, Any] | None:
+def _scores(start: Start, tuned: StageResult) -> dict[str, Any] | None:
     """What the training did for the answers; ``None`` where the task has no score, or nobody wants to know."""
+    recipe = start.recipe
     if not recipe.score or recipe.trained_on == "text" or not is_scored(recipe.task_type):
         return None
-    model = tuned.path / (ADAPTER if recipe.training.lora is not None else MODEL)
+    model = tuned.path / (ADAPTER if _adapter_alone(recipe) else MODEL)
+    before = located(start.base) if start.adapter is None else ModelAt(resolve(start.adapter.path).path, start.adapter.id)
     # Of a training that went on after a kill, the seconds are those of its last part.
     seconds = max(tuned.facts["seconds"], tuned.facts.get("estimate", {}).get("seconds", 0.0) if "resumed" in tuned.facts else 0.0)
-    found = dict(score_both(context, located(base), tuned, model, prepared, seconds).facts)
-    return found if found["rows"] else None
+    found = score_both(start.context, before, tuned, model, start.prepared, seconds, onto_before=start.adapter is None)
+    return dict(found.facts) if found.facts["rows"] else None
 
 
 def _published(start: Start, tuned: StageResult) -> Finetuned:
     """Put what people look for at the top of the run's folder."""
-    context, recipe, base, prepared, settings = start.context, start.recipe, start.base, start.prepared, start.settings
+    recipe, base, prepared = start.recipe, start.base, start.prepared
     root = recipe.output_path
-    if recipe.training.lora is None:
+    if not _adapter_alone(recipe):
         replace_folder(root / MODEL, tuned.path / MODEL)
     else:
         replace_folder(root / ADAPTER, tuned.path / ADAPTER)
-        # PEFT notes where the base lay; what it was called is good on other machines too.
-        named = root / ADAPTER / ADAPTER_CONFIG
+        # What is noted is where the base lay; what it was called is good on other machines too.
+        named = root / ADAPTER / (BOTTLENECK_CONFIG if is_bottleneck(root / ADAPTER) else ADAPTER_CONFIG)
         config = read_json(named)
         named.unlink()
         write_json(named, config | {"base_model_name_or_path": _name_of(base)})
@@ -223,8 +266,8 @@ def _published(start: Start, tuned: StageResult) -> Finetuned:
         "merged": recipe.merge,
         "parameters": base.parameters,
         **{name: tuned.facts[name] for name in _FACTS if name in tuned.facts},
-        "settings": [setting.as_dict() for setting in settings],
-        "scores": _scores(context, recipe, base, prepared, tuned),
+        "settings": [setting.as_dict() for setting in start.settings],
+        "scores": _scores(start, tuned),
     }
     if "texts" in tuned.facts:
         facts["texts"] = _of_texts(tuned.facts)
@@ -250,7 +293,9 @@ def _perplexity(loss: float | None) -> float | None:
 
 
 def _method(recipe: FinetuneRecipe) -> str:
-    lora = recipe.training.lora
+    lora, bottleneck = recipe.training.lora, recipe.training.bottleneck
+    if bottleneck is not None:
+        return bottleneck.kind
     if lora is None:
         return "full"
     return "qlora" if lora.bits is not None else "dora" if lora.dora else "lora"

@@ -81,6 +81,20 @@ class LoraSection(Section):
         return self
 
 
+class BottleneckSection(Section):
+    """Bottleneck adapters (Houlsby et al. 2019, Pfeiffer et al. 2021); they cannot be merged into the weights."""
+
+    kind: Literal["houlsby", "pfeiffer"] = Field(
+        "pfeiffer", description="After attention and feed-forward network (houlsby), or after the latter alone (pfeiffer)"
+    )
+    reduction_factor: float = Field(16, ge=1, description="Width of the model in widths of the bottleneck")
+    size: int | None = Field(None, ge=1, description="Width of the bottleneck; takes the place of reduction_factor")
+
+    def size_for(self, width: int) -> int:
+        """Width of the bottleneck in a model of that width."""
+        return self.size if self.size is not None else max(1, round(width / self.reduction_factor))
+
+
 class OnPolicySection(Section):
     """Learning from the student's own samples, which the teacher scores (GKD, Agarwal et al. 2024)."""
 
@@ -101,6 +115,7 @@ class TrainingSection(Section):
     """One training run. Give ``epochs`` or ``max_steps``."""
 
     lora: LoraSection | None = Field(None, description="Train a low-rank adapter and merge it; absent: train all weights")
+    bottleneck: BottleneckSection | None = Field(None, description="Train bottleneck adapters; only fine-tuning can")
     objectives: tuple[PluginSpec, ...] = Field(
         ({"name": "cross_entropy"},), min_length=1, description="Weighted sum of losses: name, weight, options"
     )
@@ -160,6 +175,12 @@ class TrainingSection(Section):
         listed = [names] if isinstance(names, str) else [] if names is None else names
         split = [one.strip() for name in listed for one in str(name).split(",")]
         return tuple(dict.fromkeys(name for name in split if name and name != "none"))
+
+    @model_validator(mode="after")
+    def _one_kind_of_adapter(self) -> TrainingSection:
+        if self.lora is not None and self.bottleneck is not None:
+            raise ValueError("lora and bottleneck are two ways to train: give one")
+        return self
 
     @field_validator("on_policy")
     @classmethod

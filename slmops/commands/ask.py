@@ -11,6 +11,9 @@ from slmops.commands.common import new_app
 
 app = new_app()
 
+_SHOWN = 5
+"""Labels of a classification head whose probability is printed."""
+
 
 @app.command()
 def ask(
@@ -21,10 +24,12 @@ def ask(
     """Serve the model on a free port of this machine, ask one question through the openai client, and print the answer."""
     from slmops.export.adapter_set import AdapterSet
     from slmops.runtimes.folders import served_folder
-    from slmops.serving.client import ask_once
+    from slmops.serving.client import ask as ask_served
 
     place = served_folder(folder)
     if adapter is not None:
         AdapterSet.check(place, adapter)
-    answer = ask_once(place, question, adapter)
+    answer, probabilities = ask_served(place, question, adapter)
     print(f"question  {question}\nanswer    {answer}")
+    for label, share in list(probabilities.items())[:_SHOWN]:
+        print(f"{share:9.1%} {label}")

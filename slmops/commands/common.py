@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from slmops.artifact import Artifact
+from slmops.artifact import Artifact, StageKey, complete, is_complete
 from slmops.config import Recipe
+from slmops.errors import UsageError
 from slmops.files import read_json
 from slmops.progress import duration
 from slmops.teachers.plan import RequestPlan
@@ -109,6 +112,33 @@ def run_name(output_path: Path) -> str:
         sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in output_path.resolve().name.lower()
     )
     return allowed.strip("._-") or "model"
+
+
+def make_model(output_path: Path, key: StageKey, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Make the folder of a model, unless it is there; what a killed attempt left is made again.
+
+    Args:
+        output_path: The folder.
+        key: What it is made of; equal keys stand for equal folders.
+        make: Fills the folder it is given and returns its facts.
+
+    Raises:
+        UsageError: Something else is in the folder.
+    """
+    if is_complete(output_path) and (made := Artifact.load(output_path)).id == key.id:
+        return dict(made.manifest.facts)
+    if output_path.exists() and any(output_path.iterdir()):
+        raise UsageError("something else is here already", where=str(output_path), fix="remove it, or choose another folder")
+    started = time.time()
+    partial = output_path.absolute().with_name(f".{output_path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    facts = make(partial)
+    complete(partial, key, started=started, facts=facts)
+    if output_path.exists():
+        output_path.rmdir()
+    partial.replace(output_path)
+    return facts
 
 
 def print_finetuned(done: Finetuned, as_json: bool) -> None:

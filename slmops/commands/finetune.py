@@ -33,6 +33,9 @@ class Method(StrEnum):
     LORA = "lora"
     DORA = "dora"
     QLORA = "qlora"
+    HOULSBY = "houlsby"
+    PFEIFFER = "pfeiffer"
+    ADAPTER = "adapter"
 
 
 class TrainOn(StrEnum):
@@ -52,7 +55,11 @@ def finetune(
     data: given.HubOrData = None,
     output_path: Annotated[Path | None, typer.Option("--output_path", "-o", help="Where everything goes")] = None,
     method: Annotated[
-        Method, typer.Option(help="full: all weights; lora, dora, qlora: an adapter, the last on weights in few bits")
+        Method,
+        typer.Option(
+            help="full: all weights; lora, dora, qlora: an adapter, the last on weights in few bits; houlsby, pfeiffer: "
+            "bottleneck adapters, which stay beside the weights; adapter: pfeiffer"
+        ),
     ] = Method.LORA,
     task_type: given.TaskType = None,
     text_template: given.TextTemplate = None,
@@ -95,6 +102,18 @@ def finetune(
     loss_weight: Annotated[
         float | None, typer.Option("--loss_weight", help="Of your loss beside a cross-entropy of weight 1; left out: 1")
     ] = None,
+    reduction_factor: Annotated[
+        float | None, typer.Option("--adapter_reduction_factor", min=1, help="Of houlsby and pfeiffer: model's width / adapter's")
+    ] = None,
+    adapter_size: Annotated[
+        int | None, typer.Option("--adapter_size", min=1, help="The adapter's width; takes the place of that factor")
+    ] = None,
+    continue_adapter: Annotated[
+        bool, typer.Option("--continue_adapter", help="Train the adapter --model_name_or_path further, with its own settings")
+    ] = False,
+    head: Annotated[
+        bool, typer.Option("--head", help="Classification by a layer over the labels, in place of answers in words")
+    ] = False,
     merge: Annotated[bool, typer.Option("--merge", help="Write the merged weights too")] = False,
     trust_remote_code: flags.TrustRemoteCode = False,
     max_length: flags.MaxLength = None,
@@ -145,8 +164,16 @@ def finetune(
         "bits": bits if method is Method.QLORA else None,
     }
     flags.note_mapped(group_by_length=group_by_length, logging_dir=logging_dir, report_to=report_to)
+    if continue_adapter and method is Method.FULL:
+        raise UsageError("all weights are asked for, and an adapter is continued", where="--method", fix="leave --method out")
+    bottleneck = {
+        "kind": "houlsby" if method is Method.HOULSBY else "pfeiffer",
+        "reduction_factor": reduction_factor,
+        "size": adapter_size,
+    }
     training: dict[str, Any] = {
-        "lora": None if method is Method.FULL else _said(lora),
+        "lora": _said(lora) if method in (Method.LORA, Method.DORA, Method.QLORA) else None,
+        "bottleneck": _said(bottleneck) if method in (Method.HOULSBY, Method.PFEIFFER, Method.ADAPTER) else None,
         "max_steps": max_steps,
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -180,9 +207,11 @@ def finetune(
         "output_path": str(output_path),
         "seed": seed,
         "model": model,
+        "head": head,
         "merge": merge,
         "trust_remote_code": trust_remote_code,
         "score": not no_score,
+        "continue_adapter": continue_adapter,
         "data": {
             "source": source,
             "max_bad_share": max_bad_share,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from slmops.artifact import Artifact, StageKey, complete, is_complete
+from slmops.artifact import StageKey
 from slmops.commands import options as given
-from slmops.commands.common import new_app
+from slmops.commands.common import make_model, new_app
 from slmops.config import build
 from slmops.data.rows import Row
 from slmops.data.sources import FilesSource, look_at
@@ -83,24 +82,17 @@ def shrink(
 
 
 def _make(found: ResolvedModel, planned: CutPlan, key: StageKey, output_path: Path) -> dict[str, Any]:
-    """Write the model, unless it is there; what a killed attempt left is made again."""
-    if is_complete(output_path) and (made := Artifact.load(output_path)).id == key.id:
-        return dict(made.manifest.facts)
-    if output_path.exists() and any(output_path.iterdir()):
-        raise UsageError("something else is here already", where=str(output_path), fix="remove it, or choose another folder")
-    started = time.time()
-    partial = output_path.absolute().with_name(f".{output_path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    cut_model(found.path, partial, planned, partial / "between")
-    shutil.rmtree(partial / "between", ignore_errors=True)
-    facts = {**planned.as_dict(), "license": found.license, "of": found.reference}
-    if planned.timing is not None:
-        facts["measured_ms"] = round(measure_request(partial, planned.timing.request), 2)
-    complete(partial, key, started=started, facts=facts)
-    if output_path.exists():
-        output_path.rmdir()
-    partial.replace(output_path)
-    return facts
+    """Write the model, unless it is there."""
+
+    def cut(folder: Path) -> dict[str, Any]:
+        cut_model(found.path, folder, planned, folder / "between")
+        shutil.rmtree(folder / "between", ignore_errors=True)
+        facts = {**planned.as_dict(), "license": found.license, "of": found.reference}
+        if planned.timing is not None:
+            facts["measured_ms"] = round(measure_request(folder, planned.timing.request), 2)
+        return facts
+
+    return make_model(output_path, key, cut)
 
 
 def _done(facts: dict[str, Any], planned: CutPlan, output_path: Path) -> str:

@@ -15,6 +15,7 @@ from slmops.errors import UsageError
 from slmops.export.card import BundleCard
 from slmops.files import digest, read_json
 from slmops.models.cache import cached_digest
+from slmops.models.classifier import is_classifier
 from slmops.runtimes.base import Runtime
 from slmops.runtimes.folders import engine_of, known_engine, served_folder
 from slmops.teachers.spec import Member, TeacherSpec
@@ -169,7 +170,7 @@ def _folder(name: str, reference: str, path: Path, seed: int) -> Subject:
     place = served_folder(path)
     engine = engine_of(place)
     license_name = "unknown"
-    if engine == "torch":
+    if engine == "torch" and not is_classifier(place):
         from slmops.models.resolve import resolve
 
         license_name = resolve(place).license

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from slmops.errors import ModelError, UsageError, nearest
 from slmops.files import read_json, size_bytes, write_json
 from slmops.models.fit import memory_available_mb
-from slmops.models.load import context_length
+from slmops.models.load import context_length, weight_files
 from slmops.progress import say
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def export_onnx(
         UsageError: No such scheme.
         ModelError: The model has a shorter context, or the builder cannot convert it.
     """
+    weight_files(model)
     if scheme not in SCHEMES:
         raise UsageError(f"unknown scheme {scheme!r}", where="export.schemes", fix=nearest(scheme, SCHEMES))
     context = context_length(model)

@@ -21,7 +21,7 @@ FACTS = "slmops_model.json"
 """Written last into a folder of the model cache: it holds where the model comes from."""
 
 MODEL_FILES = re.compile(
-    r"(.*\.safetensors|(.*\.)?index\.json|config\.json|generation_config\.json|tokenizer.*\.(json|model)|spiece\.model"
+    r"(.*\.safetensors|(.*\.)?index\.json|config\.json|bottleneck_config\.json|generation_config\.json|tokenizer.*\.(json|model)|spiece\.model"
     r"|vocab\.(json|txt)|merges\.txt|added_tokens\.json|special_tokens_map\.json|chat_template\.(jinja|json))"
 )
 """Names of the files that make up a model: weights, configuration, tokenizer."""

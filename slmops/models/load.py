@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from slmops.errors import MissingExtraError, ModelError
 from slmops.files import read_json
+from slmops.models.bottleneck_folder import BottleneckFolder, is_bottleneck, refuse_bottleneck
 from slmops.progress import least_level
 
 if TYPE_CHECKING:
@@ -90,23 +91,57 @@ def load_model(
 
     Code of the folder runs within :func:`remote_code` alone.
 
+    A bottleneck adapter is put on its base.
+
     Raises:
         ModelError: The folder's weights are damaged, lack a tensor or belong to an unknown architecture.
         MissingExtraError: torch or transformers is not installed.
     """
-    for file in weight_files(path):
-        tensor_infos(file)
-    quiet_transformers()
+    if is_bottleneck(path):
+        from slmops.models.bottleneck import load_bottlenecked
+
+        return load_bottlenecked(path, dtype, attention)
+    model = load_with("AutoModelForCausalLM", path, dtype, attention)
+    _head_reads_contiguous(model)
+    return model
+
+
+def load_with(
+    loader: str,
+    path: Path,
+    dtype: Literal["float32", "bfloat16"],
+    attention: Literal["eager", "sdpa"],
+    *,
+    new: str | None = None,
+    **options: Any,
+) -> PreTrainedModel:
+    """The same by one of the automatic classes of transformers.
+
+    Args:
+        loader: Name of the class.
+        path: The folder.
+        dtype: Of the weights in memory.
+        attention: Which implementation.
+        new: What names of weights begin with that the folder need not have.
+        options: Further ones of ``from_pretrained``.
+
+    Raises:
+        ModelError: The folder's weights are damaged, lack a tensor or belong to an unknown architecture.
+        MissingExtraError: torch or transformers is not installed.
+    """
     try:
         import torch
     except ModuleNotFoundError as error:
         raise MissingExtraError("torch", "train") from error
+    for file in weight_files(path):
+        tensor_infos(file)
+    quiet_transformers()
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     try:
         model: PreTrainedModel
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = getattr(transformers, loader).from_pretrained(
             str(path),
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
@@ -114,19 +149,18 @@ def load_model(
             local_files_only=True,
             trust_remote_code=runs_remote_code(),
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"the model cannot be loaded: {error}", where=str(path)) from error
-    missing = sorted(info["missing_keys"])
+    missing = sorted(name for name in info["missing_keys"] if new is None or not name.startswith(new))
     if missing:
         raise ModelError(
             f"{len(missing)} tensors are missing from the weights, such as {missing[0]}",
             where=str(path),
             fix="get the model again; without them it would start from random numbers",
         )
-    model.eval()
-    _head_reads_contiguous(model)
-    return model
+    return model.eval()
 
 
 def _head_reads_contiguous(model: PreTrainedModel) -> None:
@@ -204,6 +238,8 @@ def parameter_count(path: Path) -> int:
     Raises:
         ModelError: A weights file is missing or damaged.
     """
+    if is_bottleneck(path):
+        return BottleneckFolder.read(path).parameters
     config = read_config(path)
     tied = is_tied(config)
     tensors = {name: info for file in weight_files(path) for name, info in tensor_infos(file).items()}
@@ -218,8 +254,9 @@ def weight_files(path: Path) -> list[Path]:
     """The safetensors files that make up the model.
 
     Raises:
-        ModelError: There are none, or a file of the index is missing.
+        ModelError: There are none, a file of the index is missing, or a bottleneck adapter stands between the weights.
     """
+    refuse_bottleneck(path)
     index = path / WEIGHTS_INDEX
     if index.is_file():
         try:

@@ -94,16 +94,15 @@ def _tokenizer(folder: Path) -> Any:
 def _side(folder: Path, name: str, tokenizer: Any) -> Side:
     config = read_config(folder)
     text = {**config, **(config.get("text_config") or {})}
-    anatomy = Anatomy.of(folder)
     return Side(
         name,
         str(text.get("model_type", "unknown")),
         parameter_count(folder),
         tokenizer.get_vocab_size(),
-        anatomy.vocabulary,
+        int(text["vocab_size"]),
         _format(folder),
         context_length(folder),
-        anatomy.layers,
+        int(text.get("num_hidden_layers") or text.get("n_layer") or 0),
         int(text.get("hidden_size") or text.get("n_embd") or 0),
         int(text.get("num_attention_heads") or text.get("n_head") or 0),
     )

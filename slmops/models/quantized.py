@@ -2,17 +2,19 @@
 
 Weights are read from safetensors a tensor at a time and packed at once, so that the whole model is never in memory. At a product
 a layer's weights are unpacked, and again for the gradient of what went in; nothing of them is kept between. Four bits are the
-paper's NormalFloat (NF4), eight are integers; both with one scale for 64 neighbouring weights of an output.
+paper's NormalFloat (NF4), eight are integers; both with one scale for 64 neighbouring weights of an output. On a GPU this is the
+business of bitsandbytes, whose kernels are made for it.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from slmops.errors import ModelError
+from slmops.errors import MissingExtraError, ModelError
 from slmops.models.load import quiet_transformers, runs_remote_code, tensor_infos, weight_files
 
 if TYPE_CHECKING:
@@ -103,8 +105,11 @@ def load_quantized(path: Path, bits: int) -> PreTrainedModel:
 
     Raises:
         ModelError: A tensor is missing.
+        MissingExtraError: There is a GPU, and bitsandbytes is not installed.
     """
     quiet_transformers()
+    if torch.cuda.is_available():
+        return _by_bitsandbytes(path, bits)
     from accelerate import init_empty_weights
     from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -128,6 +133,23 @@ def load_quantized(path: Path, bits: int) -> PreTrainedModel:
         raise ModelError(f"{len(missing)} tensors are missing from the weights, such as {missing[0]}", where=str(path))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    return model.eval()
+
+
+def _by_bitsandbytes(path: Path, bits: int) -> PreTrainedModel:
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError("bitsandbytes", "gpu", without="--method lora, or CUDA_VISIBLE_DEVICES= to train on the processor")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    for file in weight_files(path):
+        tensor_infos(file)
+    four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.bfloat16}
+    packed = BitsAndBytesConfig(load_in_4bit=True, **four) if bits == 4 else BitsAndBytesConfig(load_in_8bit=True)
+    options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        str(path), dtype=torch.float32, quantization_config=packed, device_map={"": torch.cuda.current_device()}, **options
+    )
+    model.requires_grad_(False)
     return model.eval()
 
 

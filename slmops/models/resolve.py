@@ -11,9 +11,10 @@ from typing import Any
 
 from slmops.artifact import MANIFEST, Artifact
 from slmops.errors import ModelError
-from slmops.files import digest, file_digest, read_json
+from slmops.files import digest, file_digest, read_json, size_bytes
 from slmops.models import hub, load
 from slmops.models.adapter import ADAPTER_CONFIG, MERGING, Adapter, merge_adapter
+from slmops.models.bottleneck_folder import BOTTLENECK_CONFIG, BottleneckFolder, is_bottleneck
 from slmops.models.cache import cache_dir, cached_digest, entry_path, fingerprint, make_entry, read_entry
 from slmops.models.catalogue import CatalogueEntry, Wheel, advice, lookup
 from slmops.models.fit import check_disk, check_fits
@@ -78,7 +79,8 @@ def resolve(reference: str | Path, *, base_dir: Path | None = None) -> ResolvedM
     """The model behind a reference, fetched and converted where that is needed.
 
     In this order: a path that exists (a model folder, the folder of a model made by one of our commands, an adapter of PEFT,
-    which is merged into its base, a ``.gguf`` file), a name of the catalogue, a hub id ``owner/name``.
+    which is merged into its base, a bottleneck adapter, which stays one, a ``.gguf`` file), a name of the catalogue, a hub id
+    ``owner/name``.
 
     Args:
         reference: Path, name or hub id.
@@ -93,7 +95,7 @@ def resolve(reference: str | Path, *, base_dir: Path | None = None) -> ResolvedM
     if isinstance(found, ResolvedModel):
         return found
     if isinstance(found.origin, Path):
-        return _merge(found.reference, found.origin) if found.origin.is_dir() else _convert_file(found.reference, found.origin)
+        return _prepare(found.reference, found.origin)
     if isinstance(found.origin, CatalogueEntry):
         return _fetch_known(found.reference, found.origin)
     try:
@@ -119,6 +121,8 @@ def find(reference: str | Path, *, base_dir: Path | None = None) -> ResolvedMode
         if path.is_file():
             return _find_file(text, path)
         path = _trained_in(path)
+        if is_bottleneck(path):
+            return _find_bottleneck(text, path)
         return _find_adapter(text, path) if (path / ADAPTER_CONFIG).is_file() else _from_folder(text, path)
     if entry is not None:
         return _find_known(text, entry)
@@ -136,9 +140,16 @@ def _trained_in(path: Path) -> Path:
     return (path / str(read_json(reference)["adapter"])).resolve() if reference.is_file() else path
 
 
+def adapter_at(path: Path) -> Path | None:
+    """The adapter, PEFT's or a bottleneck, that a folder holds or refers to, also where it was merged; ``None`` without one."""
+    place = path / "adapter" if (path / FINETUNED).is_file() else _trained_in(path)
+    return place if is_adapter(place) else None
+
+
 def is_adapter(path: Path) -> bool:
-    """Whether a folder holds an adapter of PEFT, or refers to one."""
-    return (_trained_in(path) / ADAPTER_CONFIG).is_file()
+    """Whether a folder as a model is an adapter of PEFT or a bottleneck, or refers to one."""
+    place = _trained_in(path)
+    return (place / ADAPTER_CONFIG).is_file() or is_bottleneck(place)
 
 
 def _existing_path(text: str, base_dir: Path | None, *, named: bool) -> Path | None:
@@ -146,7 +157,7 @@ def _existing_path(text: str, base_dir: Path | None, *, named: bool) -> Path | N
     if path.is_file() or (path.is_dir() and not named):
         return path.resolve()
     # A folder that only happens to have a model's name, such as the output of a run, does not hide the model.
-    marks = (load.CONFIG, MANIFEST, ADAPTER_CONFIG, FINETUNED, REFERENCE)
+    marks = (load.CONFIG, MANIFEST, ADAPTER_CONFIG, BOTTLENECK_CONFIG, FINETUNED, REFERENCE)
     return path.resolve() if any((path / name).is_file() for name in marks) else None
 
 
@@ -187,7 +198,7 @@ def _refuse_unusable(path: Path) -> None:
         raise ModelError(
             f"{', '.join(architectures) or 'this'} is no decoder-only language model",
             where=str(path),
-            fix="choose a …ForCausalLM model",
+            fix="choose a …ForCausalLM model; what has a classification head can be asked, served and evaluated, nothing else",
         )
     if "auto_map" in config and not load.runs_remote_code() and not _known_to_transformers(str(config.get("model_type", ""))):
         raise ModelError(
@@ -240,6 +251,31 @@ def _find_adapter(reference: str, path: Path) -> ResolvedModel | Pending:
     if facts is not None:
         return _from_entry(reference, folder, facts)
     return Pending(reference, path, 0.0, base.parameters * 4 / 1e6, base.parameters)
+
+
+def _find_bottleneck(reference: str, path: Path) -> ResolvedModel | Pending:
+    folder = BottleneckFolder.read(path)
+    base = find(folder.base_model_name_or_path)
+    if isinstance(base, Pending):
+        return Pending(reference, path, base.download_mb, base.disk_mb, base.parameters)
+    source = f"bottleneck adapter on {base.reference}"
+    return ResolvedModel(reference, path, fingerprint(path), source, folder.parameters, base.context_length, base.license)
+
+
+def model_bytes(path: Path) -> int:
+    """Bytes of the files that a model needs: those of its folder and, of a bottleneck adapter, its base's."""
+    base = resolve(BottleneckFolder.read(path).base_model_name_or_path).path if is_bottleneck(path) else None
+    return size_bytes(path) + (size_bytes(base) if base is not None else 0)
+
+
+def _prepare(reference: str, path: Path) -> ResolvedModel:
+    """The model of an adapter whose base or merged weights are not here yet, or of a ``.gguf`` file."""
+    if path.is_file():
+        return _convert_file(reference, path)
+    if not is_bottleneck(path):
+        return _merge(reference, path)
+    resolve(BottleneckFolder.read(path).base_model_name_or_path)
+    return resolve(path)
 
 
 def _merged_folder(adapter: Adapter, base: ResolvedModel) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,12 +31,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer: its text without special tokens, its token ids without the end token, and why it ended."""
+    """One answer: its text without special tokens, its token ids without the end token, and why it ended.
+
+    A classification head gives the ``probabilities`` of all labels too; its only token is the label's number.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: str  # "stop" or "length"
     prompt_tokens: int
+    probabilities: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from slmops.models.classifier import is_classifier
 from slmops.models.load import context_length, end_token_ids, load_model, load_tokenizer
 from slmops.runtimes.base import Generation, RuntimeInfo, Sampling
+from slmops.runtimes.classifier_runtime import ClassifierRuntime, open_classifier
 from slmops.runtimes.decoding import Answer, check_prompt, run_batch, run_stream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def open_runtime(path: Path, *, threads: int | None = None) -> TorchRuntime:
-    """Load a model folder in Hugging Face layout.
+def open_runtime(path: Path, *, threads: int | None = None) -> TorchRuntime | ClassifierRuntime:
+    """Load a model folder in Hugging Face layout, a language model or one with a classification head.
 
     Args:
         path: The folder.
@@ -29,6 +31,8 @@ def open_runtime(path: Path, *, threads: int | None = None) -> TorchRuntime:
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    if is_classifier(path):
+        return open_classifier(path)
     model = load_model(path, dtype="float32", attention="sdpa")
     if torch.cuda.is_available():
         model = model.to("cuda")

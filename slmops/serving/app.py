@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine
@@ -25,6 +26,9 @@ from slmops.serving.schemas import (
     Choice,
     ChunkChoice,
     Health,
+    LabelLogProb,
+    LabelLogProbs,
+    LogProb,
     ModelCard,
     ModelList,
     Usage,
@@ -57,7 +61,8 @@ def create_app(service: ChatService) -> FastAPI:
         except BaseException:
             run.cancel()
             raise
-        choice = Choice(message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason)
+        message = AnswerMessage(content=answer.text)
+        choice = Choice(message=message, logprobs=_logprobs(answer), finish_reason=answer.finish_reason)
         return _json(ChatCompletion(**head, choices=[choice], usage=_usage(answer)))
 
     @app.get("/v1/models")
@@ -150,6 +155,15 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         wanted.cancel()
         gone.cancel()
+
+
+def _logprobs(answer: Generation) -> LabelLogProbs | None:
+    """Of the labels, the likeliest first, where the answer is one of a classification head's."""
+    if answer.probabilities is None:
+        return None
+    ordered = sorted(answer.probabilities.items(), key=lambda one: -one[1])
+    labels = [LogProb(token=label, logprob=math.log(max(share, 1e-30))) for label, share in ordered]
+    return LabelLogProbs(content=[LabelLogProb(**labels[0].model_dump(), top_logprobs=labels)])
 
 
 def _usage(answer: Generation) -> Usage:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 from slmops.errors import MissingExtraError, ResourceError
 
 _START_SECONDS = 60
 
 
-def ask_once(folder: Path, question: str, adapter: str | None = None) -> str:
+class Reply(NamedTuple):
+    """An answer and, of a model with a classification head, the probability of each label, the likeliest first."""
+
+    text: str
+    probabilities: dict[str, float]
+
+
+def ask_once(folder: Path, question: str) -> str:
+    """What :func:`ask` answers, without probabilities."""
+    return ask(folder, question).text
+
+
+def ask(folder: Path, question: str, adapter: str | None = None) -> Reply:
     """Start ``slmops serve`` on a free loopback port, ask through the ``openai`` package, stop the server.
 
     Args:
@@ -36,7 +50,9 @@ def ask_once(folder: Path, question: str, adapter: str | None = None) -> str:
                 reply = client.chat.completions.create(model=model, messages=[{"role": "user", "content": question}])
         finally:
             server.terminate()
-    return str(reply.choices[0].message.content)
+    (choice,) = reply.choices
+    labels = choice.logprobs.content[0].top_logprobs if choice.logprobs is not None and choice.logprobs.content else ()
+    return Reply(str(choice.message.content), {label.token: math.exp(label.logprob) for label in labels})
 
 
 def _address(server: subprocess.Popen[str]) -> str:

@@ -96,12 +96,33 @@ class AnswerMessage(BaseModel):
     refusal: None = None
 
 
+class LogProb(BaseModel):
+    """The logarithm of a label's probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class LabelLogProb(LogProb):
+    """That of the label which is the answer, and those of all."""
+
+    top_logprobs: list[LogProb]
+
+
+class LabelLogProbs(BaseModel):
+    """How sure a classification head is, in the form of tokens' log-probabilities."""
+
+    content: list[LabelLogProb]
+    refusal: None = None
+
+
 class Choice(BaseModel):
     """The one answer of a completion."""
 
     index: Literal[0] = 0
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: LabelLogProbs | None = None
     finish_reason: str
 
 

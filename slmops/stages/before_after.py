@@ -22,6 +22,7 @@ from slmops.workspace import Made, StageResult
 if TYPE_CHECKING:
     from slmops.data.templates import Template
     from slmops.evaluation.stats import Difference, Estimate
+    from slmops.runtimes.classifier_runtime import ClassifierRuntime
     from slmops.runtimes.torch_runtime import TorchRuntime
 
 _UNSCORED = ("conversation", "generation")
@@ -43,7 +44,14 @@ def is_scored(task_type: str) -> bool:
 
 
 def score_both(
-    context: DataContext, base: ModelAt, tuned: StageResult, model: Path, data: StageResult, seconds: float
+    context: DataContext,
+    base: ModelAt,
+    tuned: StageResult,
+    model: Path,
+    data: StageResult,
+    seconds: float,
+    *,
+    onto_before: bool = True,
 ) -> StageResult:
     """Greedy answers of both models to validation rows, their scores with intervals, and that of one answer to every row.
 
@@ -53,23 +61,25 @@ def score_both(
         tuned: The training.
         model: What it left: a model, or an adapter that goes onto ``base``.
         data: The prepared rows.
+        onto_before: Whether an adapter was trained on ``base``, and is not what ``base`` has within it already, trained further.
         seconds: Of the training; the answers take a sixth of it at most, or a batch of sixteen rows each.
     """
     key = StageKey("scores", "answers", 1, {"confidence": _CONFIDENCE}, {"base": base.id, "model": tuned.id, "data": data.id})
 
     def make(folder: Path, work: Path) -> Made:
+        from slmops.models.widening import widen
+        from slmops.runtimes.torch_runtime import TorchRuntime
+
         task, template = context.task(data), context.template(base.path)
         rows = [row for row in rows_of(data, "validation") if row.answer is not None]
         rows.sort(key=lambda row: digest([context.recipe.seed, row.id]))
         train = rows_of(data, "train")
         longest = _longest([*rows, *train], template)
         runtime = _runtime(base.path)
-        if template.added:
-            from slmops.models.widening import widen
-
+        if template.added and isinstance(runtime, TorchRuntime):
             widen(runtime.model, template.added)
         before = _answers(runtime, rows, template, longest, _SHARE * seconds)
-        after = _answers(_tuned(runtime, model), rows[: len(before)], template, longest)
+        after = _answers(_tuned(runtime if onto_before else None, model), rows[: len(before)], template, longest)
         constant = Counter(str(row.answer) for row in train).most_common(1)[0][0]
         write_json(folder / "answers.json", {"rows": [row.id for row in rows[: len(before)]], "before": before, "after": after})
         facts = compare(task, rows[: len(before)], before, after, constant)
@@ -120,18 +130,18 @@ def _longest(rows: Sequence[Row], template: Template) -> int:
     return min(_LONGEST, _MARGIN + max((len(template.encode(row).answer_ids) for row in by_length), default=0))
 
 
-def _runtime(path: Path) -> TorchRuntime:
+def _runtime(path: Path) -> TorchRuntime | ClassifierRuntime:
     from slmops.runtimes.torch_runtime import open_runtime
 
     return open_runtime(path)
 
 
-def _tuned(base: TorchRuntime, model: Path) -> TorchRuntime:
+def _tuned(base: TorchRuntime | ClassifierRuntime | None, model: Path) -> TorchRuntime | ClassifierRuntime:
     """The tuned model; an adapter of low rank goes into the weights that are there."""
     from slmops.models.resolve import resolve
     from slmops.runtimes.torch_runtime import TorchRuntime
 
-    if not (model / ADAPTER_CONFIG).is_file() or Adapter.read(model).kind != "LORA":
+    if not isinstance(base, TorchRuntime) or not (model / ADAPTER_CONFIG).is_file() or Adapter.read(model).kind != "LORA":
         return _runtime(resolve(model).path)
     from peft import PeftModel
 
@@ -140,7 +150,7 @@ def _tuned(base: TorchRuntime, model: Path) -> TorchRuntime:
 
 
 def _answers(
-    runtime: TorchRuntime, rows: Sequence[Row], template: Template, longest: int, seconds: float | None = None
+    runtime: TorchRuntime | ClassifierRuntime, rows: Sequence[Row], template: Template, longest: int, seconds: float | None = None
 ) -> list[str]:
     """Answers to rows, in batches, until the time is over; without a time to all."""
     from slmops.runtimes.base import Sampling

@@ -32,6 +32,7 @@ class Start:
         validation: For the validation loss.
         seed: Of batches.
         work: Where its checkpoints lie.
+        adapter: Folder of an adapter that is trained further.
     """
 
     base: Path
@@ -41,6 +42,7 @@ class Start:
     validation: Sequence[Row]
     seed: int
     work: Path
+    adapter: Path | None = None
 
 
 Around = Callable[[Start], AbstractContextManager[dict[str, Any]]]
@@ -84,13 +86,20 @@ def foreseen(start: Start, intro: str) -> Iterator[dict[str, Any]]:
 
 
 def _estimate(start: Start, kept: Path) -> None:
+    from slmops.data.label_template import LabelTemplate
     from slmops.training.dryrun import measure, sample
     from slmops.training.fitting import Estimate, check_fits
+    from slmops.training.inputs import open_student
 
     batches = sample(start.rows, start.validation, start.template, start.section, start.seed)
     if batches is None:
         return  # the training says why
-    measured = measure(start.base, start.section, batches, int(start.template.tokenizer.eos_token_id), start.template.added)
+    labels = start.template.labels if isinstance(start.template, LabelTemplate) else None
+
+    def opened() -> Any:
+        return open_student(start.base, start.section, start.template.added, start.adapter, labels)
+
+    measured = measure(opened, start.section, batches, int(start.template.tokenizer.eos_token_id))
     gc.collect()  # what refers to itself would stay beside the training
     check_fits(measured, batches.work, start.section, what="training")
     estimate = Estimate.of(measured, batches.work)

@@ -12,7 +12,8 @@ from slmops.evaluation.judging import WIN_RATE
 from slmops.evaluation.quality import Outputs, tallies
 from slmops.evaluation.running import READ, running_measures
 from slmops.evaluation.systems import RESULT, System
-from slmops.files import read_json, read_jsonl, size_bytes, write_jsonl
+from slmops.files import read_json, read_jsonl, write_jsonl
+from slmops.models.resolve import model_bytes
 from slmops.stages.context import MODEL, Context, rows_of
 from slmops.stages.judging import VERDICTS
 from slmops.tasks.base import Task, task_key
@@ -114,7 +115,7 @@ def measure_model(
             folder,
         )
         count = found["parameters"] or parameters or parameter_count(path)
-        size = 8 * count if runtime == TFIDF else size_bytes(path)
+        size = 8 * count if runtime == TFIDF else model_bytes(path)
         measures = running_measures(
             found,
             price_per_machine_hour=section.price_per_machine_hour,

@@ -46,7 +46,9 @@ def _notes(comparison: Comparison, systems: Mapping[str, System], data: StageRes
         )
     if "answers-only" not in systems:
         notes.append("The teacher gave no signals that fit the student, so the distilled student learned from answers alone.")
-    if QUANTIZED not in systems:
+    if QUANTIZED not in systems and "memory_mb" in systems["teacher"].measures:
+        notes.append("The teacher has bottleneck adapters, which no other engine runs: there is no quantized teacher.")
+    elif QUANTIZED not in systems:
         notes.append("The teacher answered from outside of this machine: its memory, size and requests/s are not known.")
     for candidate in comparison.candidates:
         if candidate is not comparison.chosen:

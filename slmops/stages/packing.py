@@ -8,9 +8,10 @@ from typing import Any
 
 from slmops.evaluation.gates import UNQUANTIZED, Gate, GateResult, judge
 from slmops.evaluation.systems import System
+from slmops.models.bottleneck_folder import is_bottleneck
 from slmops.stages.answering import RunTeacher
 from slmops.stages.comparison import Candidate
-from slmops.stages.context import Context
+from slmops.stages.context import MODEL, Context
 from slmops.stages.exporting import export_model, package, reference_answers
 from slmops.stages.judging import RunJudge
 from slmops.stages.measuring import Turns, load_system, measure_model
@@ -52,8 +53,8 @@ class Packing:
             students: By name, as they were trained.
         """
         found = []
-        if self.teacher.model is not None:
-            found.append(self._quantized_teacher(self.teacher.model))
+        if self._converted_teacher is not None:
+            found.append(self._quantized_teacher(self._converted_teacher))
         trained = [name for name in STUDENTS if name in students]
         speed = {name: self.systems[name].measures["latency_p50_ms"] for name in trained}
         for name in sorted(trained, key=lambda name: (-self.systems[name].quality, speed[name])):
@@ -69,13 +70,19 @@ class Packing:
         Without it, model and precision would differ at once between the package and the teacher on its engine.
         """
         known = {candidate.scheme for candidate in candidates if candidate.name == QUANTIZED}
-        model = self.teacher.model
+        model = self._converted_teacher
         if model is None or chosen is None or chosen.scheme is None or chosen.scheme in known:
             return None
         reference = reference_answers(self.context, QUANTIZED, model, self.data, self.answers)
         exported = export_model(self.context, QUANTIZED, model, reference, self.data, chosen.scheme)
         _, system = self._packed(QUANTIZED, exported)
         return replace(system, name=AS_PACKAGED)
+
+    @property
+    def _converted_teacher(self) -> StageResult | None:
+        """The teacher where it can be converted: its weights are on this machine, without bottleneck adapters between them."""
+        model = self.teacher.model
+        return None if model is None or is_bottleneck(model.path / MODEL) else model
 
     def _quantized_teacher(self, model: StageResult) -> Candidate:
         quantized = self._candidate(QUANTIZED, model)

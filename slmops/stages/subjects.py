@@ -13,7 +13,8 @@ from slmops.evaluation.options import Asked, EvaluateOptions
 from slmops.evaluation.running import READ, running_measures
 from slmops.evaluation.subjects import Loaded, Subject
 from slmops.evaluation.systems import RESULT
-from slmops.files import size_bytes, write_json, write_jsonl
+from slmops.files import write_json, write_jsonl
+from slmops.models.resolve import model_bytes
 from slmops.runtimes.base import Sampling
 from slmops.stages.context import rows_of
 from slmops.stages.measuring import engine_floor
@@ -76,7 +77,7 @@ class _Measured:
             measures = running_measures(
                 found,
                 price_per_machine_hour=options.evaluation.price_per_machine_hour,
-                size_bytes=float(size_bytes(path)),
+                size_bytes=float(model_bytes(path)),
                 floor=floor.artifact.manifest.measures,
             )
             sized = {"parameters": float(parameter_count(path))} if runtime == "torch" else {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slmops.artifact import StageKey
 from slmops.data.rows import Row
 from slmops.files import digest
+from slmops.models.bottleneck_folder import BOTTLENECK_CONFIG
 from slmops.models.cutplan import CutPlan
 from slmops.models.shrink import Wish
 from slmops.progress import say
@@ -19,7 +20,7 @@ from slmops.sections import TrainingSection
 from slmops.stages.context import MODEL, Context, DataContext, ModelAt, rows_of
 from slmops.stages.foreseeing import Around, Start
 from slmops.stages.layering import open_layers
-from slmops.tasks.base import Task
+from slmops.tasks.base import Task, closed_labels
 from slmops.training.registry import objective_key
 from slmops.workspace import Made, StageResult, link_or_copy
 
@@ -46,7 +47,7 @@ LOGS = "logs"
 _BESIDE = {"checkpoint_seconds", "save_steps", "save_total_limit", "logging_steps", "report_to", "logging_dir"}
 """Values of a training that change nothing in what it computes."""
 
-_LATER = {"on_policy", "lr_scheduler_type", "warmup_steps", "gradient_checkpointing", "eval_steps", "eval_batch_size"}
+_LATER = {"on_policy", "bottleneck", "lr_scheduler_type", "warmup_steps", "gradient_checkpointing", "eval_steps", "eval_batch_size"}
 """Values that trainings of earlier versions did not have."""
 
 Taught = Callable[["Template", Sequence[Row]], "tuple[SignalStore | MappedSignals, MatchedLayers | None]"]
@@ -112,7 +113,13 @@ def adopt_model(
 
         target, template = folder / MODEL, context.template(base.path)
         if wish is None or not wish.cuts:
-            for pattern in ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"):
+            for pattern in (
+                "*.safetensors",
+                "*.safetensors.index.json",
+                "config.json",
+                "generation_config.json",
+                BOTTLENECK_CONFIG,
+            ):
                 for file in base.path.glob(pattern):
                     link_or_copy(file, target / file.name)
             template.save(target)
@@ -171,6 +178,8 @@ def train_model(
     scoring: Callable[[StageResult, Template], Scorer] | None = None,
     watch: Watch | None = None,
     adapter_alone: bool = False,
+    adapter: ModelAt | None = None,
+    head: bool = False,
     around: Around | None = None,
 ) -> StageResult:
     """Train ``base`` on the labelled rows or, with ``answers`` among the inputs, on what these say all rows train on.
@@ -186,6 +195,8 @@ def train_model(
         scoring: Loads the teacher that scores the student's own samples to rows of the data, where the section has such.
         watch: Is told the validation loss on the way.
         adapter_alone: Keep the adapter, in the folder ``adapter``, and not the model that it makes of the base.
+        adapter: An adapter that is trained further, with its tokenizer where it has one.
+        head: Train a new classification head in place of the output layer.
         around: Lies around the training, and gives further facts.
     """
     recipe = context.recipe
@@ -196,16 +207,24 @@ def train_model(
         config["saved"] = ADAPTER
     if recipe.trained_on != "answer":
         config["trained_on"] = recipe.trained_on
+    if adapter is not None:
+        parents["adapter"] = adapter.id
+    if head:
+        config["head"] = True
     if updates_of is not None:
         parents["updates"] = updates_of.id
     key = StageKey(stage, "model", 3, {**config, "seed": recipe.seed, **context.template_key}, parents)
 
     def make(folder: Path, work: Path) -> Made:
+        from slmops.data.label_template import LabelTemplate
+        from slmops.models.adapter import tokenizer_folder
         from slmops.models.load import context_length
         from slmops.training.loop import train
 
-        template = context.template(base.path)
+        template = context.template(tokenizer_folder(adapter.path, base.path) if adapter is not None else base.path)
         data, answers = inputs["data"], inputs.get("answers")
+        if head:
+            template = LabelTemplate(template.tokenizer, template.chat, labels=closed_labels(context.task(data)) or ())
         rows = rows_of(answers, TRAINING) if answers else [row for rows in _learned(context, data, "train") for row in rows]
         known = section if answers is None or taught is not None else without_signals(section)
         chosen = known if updates_of is None else known.model_copy(update={"max_steps": updates_of.facts["steps"]})
@@ -213,7 +232,8 @@ def train_model(
             chosen = chosen.model_copy(update={"max_length": min(chosen.max_length, context_length(base.path))})
         signals, layers = taught(template, rows) if taught is not None else (None, None)
         validation = [rows[0] for rows in _learned(context, data, "validation")]
-        start = Start(base.path, chosen, template, rows, validation, recipe.seed, work)
+        continued = adapter.path if adapter is not None else None
+        start = Start(base.path, chosen, template, rows, validation, recipe.seed, work, continued)
         with around(start) if around is not None else nullcontext({}) as more:
             trained = train(
                 base.path,
@@ -231,6 +251,7 @@ def train_model(
                 watch=watch,
                 adapter_alone=adapter_alone,
                 logs=(section.logging_dir / recipe.name if section.logging_dir else recipe.output_path / LOGS) / stage,
+                adapter=continued,
             )
         optional = ("on_policy", "kept", "texts")
         facts = {name: value for name, value in asdict(trained).items() if name not in optional or value is not None}

@@ -6,9 +6,8 @@ Nothing of the training is touched: the model is loaded for this and thrown away
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -22,7 +21,7 @@ from slmops.sections import TrainingSection
 from slmops.training.attempt import Attempt, updating
 from slmops.training.batches import collate, padded_width, plan_batches, steps_of
 from slmops.training.gradients import rows_of_embedding
-from slmops.training.inputs import encode_rows, encode_validation, open_student
+from slmops.training.inputs import encode_rows, encode_validation
 from slmops.training.machine import autocast_type, keep_freed_memory, same_sums
 from slmops.training.objectives import WeightedSum
 from slmops.training.objectives.contrastive import Contrastive
@@ -184,18 +183,17 @@ def sample(
     return Batches([encoded[row] for row in typical], [encoded[row] for row in widest], pairs[: section.batch_size], work)
 
 
-def measure(base: Path, section: TrainingSection, batches: Batches, pad_id: int, added: Sequence[int] = ()) -> Measured:
+def measure(opened: Callable[[], Any], section: TrainingSection, batches: Batches, pad_id: int) -> Measured:
     """Time and memory of the batches, forward and backward, with the optimizer's state in place.
 
     Each is tried whole where that takes a few seconds or a twentieth of the training and is likely to fit; else some of its rows
     are, and the rest is reckoned from these.
 
     Args:
-        base: Folder of the model to start from.
+        opened: Opens a model as the training would.
         section: Objectives and hyperparameters.
         batches: What to try.
         pad_id: Token that pads.
-        added: Ids of tokens that are new to the model.
     """
     began = time.perf_counter()
     keep_freed_memory()
@@ -204,7 +202,7 @@ def measure(base: Path, section: TrainingSection, batches: Batches, pad_id: int,
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = autocast_type(section.precision)
     with torch.random.fork_rng(), same_sums():
-        model = open_student(base, section, added).to(device).train()
+        model = opened().to(device).train()
         projection = Projection.of(model)
         if section.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -12,6 +12,10 @@ from slmops.data.blocks import blocks_of
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError, nearest
+from slmops.models.adapter import Adapter, put_on
+from slmops.models.bottleneck import insert, load_own
+from slmops.models.bottleneck_folder import refuse_bottleneck
+from slmops.models.classifier import head_of, new_classifier
 from slmops.models.load import load_model
 from slmops.models.quantized import load_quantized
 from slmops.models.widening import token_rows, widen
@@ -78,27 +82,46 @@ def signals_of(
     return signals
 
 
-def open_student(base: Path, section: TrainingSection, added: Sequence[int] = ()) -> Any:
+def open_student(
+    base: Path,
+    section: TrainingSection,
+    added: Sequence[int] = (),
+    adapter: Path | None = None,
+    labels: Sequence[str] | None = None,
+) -> Any:
     """The model that is trained: in float32 or frozen in few bits, with an adapter or frozen embeddings as the section says.
 
     Args:
-        base: Its folder.
-        section: Hyperparameters.
+        base: Folder of the model.
+        section: What is trained of it.
         added: Ids of tokens that are new to it. Their rows are trained, beside an adapter too.
+        adapter: Folder of an adapter that is trained on; absent: a new one, where the section has one.
+        labels: What a new classification head chooses from; absent: it is a language model.
 
     Raises:
-        ModelError: It cannot be loaded.
+        ModelError: It cannot be loaded, or the adapter does not fit it.
         ConfigError: It has no layer of a name that is to get an adapter, or cannot do without its activations.
     """
+    refuse_bottleneck(base)
     bits = section.lora.bits if section.lora is not None else None
-    model: Any = load_quantized(base, bits) if bits is not None else load_model(base, dtype="float32", attention="eager")
+    model: Any
+    if labels is not None:
+        model = new_classifier(base, labels)
+    else:
+        model = load_quantized(base, bits) if bits is not None else load_model(base, dtype="float32", attention="eager")
     if section.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise ConfigError(
             "this model cannot compute its activations again", where="training.gradient_checkpointing", fix="leave it out"
         )
     if added:
         widen(model, added)
-    if section.lora is not None:
+    if section.bottleneck is not None:
+        insert(model, section.bottleneck.kind, section.bottleneck.size_for(model.config.get_text_config().hidden_size))
+        if adapter is not None:
+            load_own(model, adapter)
+    elif adapter is not None:
+        model = put_on(Adapter.read(adapter), model, trained=True)
+    elif section.lora is not None:
         model = _with_lora(model, section.lora, added)
     if section.freeze_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
@@ -109,7 +132,7 @@ def _with_lora(model: Any, lora: LoraSection, added: Sequence[int]) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if head_of(model) is None else "SEQ_CLS",  # which trains the head whole
         target_modules=list(lora.target_modules) if lora.target_modules is not None else "all-linear",
         modules_to_save=list(lora.modules_to_save) or None,
         trainable_token_indices=token_rows(model, added, lora.modules_to_save) or None,

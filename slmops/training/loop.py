@@ -14,11 +14,12 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from slmops.data.label_template import LabelTemplate
 from slmops.data.rows import Row
 from slmops.data.templates import Encoded, Template
 from slmops.errors import ConfigError, TrainingError
 from slmops.files import read_json, write_json
-from slmops.models.adapter import Adapter, merge_adapter
+from slmops.models.bottleneck import Bottleneck, own_weights
 from slmops.progress import progress, say
 from slmops.sections import TrainingSection
 from slmops.training.batches import PlannedBatches, only_item, plan_batches, steps_of
@@ -38,6 +39,7 @@ from slmops.training.projection import Projection
 from slmops.training.rehearsal import try_own_losses
 from slmops.training.reports import Reports
 from slmops.training.row_pairs import row_pairs
+from slmops.training.saving import save_student
 from slmops.training.watching import Watch, Watcher, curve_of, lowest_of, rates_of
 
 _BEFORE = "before.json"
@@ -87,6 +89,7 @@ def train(
     watch: Watch | None = None,
     adapter_alone: bool = False,
     logs: Path | None = None,
+    adapter: Path | None = None,
 ) -> Trained:
     """Train a causal language model on rows with answers and save it to ``target`` (Hugging Face layout, float32).
 
@@ -97,7 +100,7 @@ def train(
         base: Folder of the model to start from.
         target: Folder for the result.
         work: Folder for checkpoints; removed by the caller when the stage completed.
-        template: Renders and masks rows.
+        template: Renders and masks rows; one of labels trains a model with a classification head.
         rows: Training rows, all with answers.
         validation: Rows for the validation loss, all with answers; of many an even part is looked at.
         section: Objectives and hyperparameters.
@@ -107,8 +110,9 @@ def train(
         layers: What is kept of the teacher's layers, where an objective is about these.
         scorer: The teacher of an on-policy training.
         watch: Is told each validation loss; what it raises ends the training.
-        adapter_alone: Save the adapter as PEFT does, and not the model that it makes of the base.
+        adapter_alone: Save the adapter, and not the model that it makes of the base.
         logs: Folder for the files of the reports that the section asks for; without one there are none.
+        adapter: Folder of an adapter that is trained on; absent: a new one, where the section has one.
 
     Raises:
         TrainingError: Nothing to train on, or the loss is not finite.
@@ -138,7 +142,8 @@ def train(
     row_signals = signals_of(kept, encoded, signals, objective, pad_id) if cached else None
 
     set_seed(seed)
-    model = open_student(base, section, template.added)
+    labels = template.labels if isinstance(template, LabelTemplate) else None
+    model = open_student(base, section, template.added, adapter, labels)
     projection = None if team.sharded else Projection.of(model)
     if projection is not None and section.gradient_checkpointing:
         # Layers are run again in the backward pass, when nothing says any more which positions count.
@@ -197,13 +202,13 @@ def train(
     if team.sharded:
         if lowest is None:
             team.keep(work, trainer.model)
-        model = open_student(base, section, template.added) if team.leads else model
+        model = open_student(base, section, template.added, adapter, labels) if team.leads else model
     if team.leads and (lowest is not None or team.sharded):
         load_best(work, model)
     if on_layers is not None:
         on_layers.leave(model)
     if team.leads:
-        _save(model, base, target, work, section, adapter_alone, bool(template.added))
+        save_student(model, base, target, work, section, adapter_alone=adapter_alone, widened=bool(template.added))
         template.save(target)
     done = int(trainer.state.global_step)
     return Trained(
@@ -343,6 +348,11 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        if any(isinstance(module, Bottleneck) for module in self.model.modules()):
+            state_dict = own_weights(self.model)  # what is frozen comes from the base again
+        super()._save(output_dir, state_dict)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._tell()  # from this checkpoint on nobody would be told of the updates before
         super()._save_checkpoint(model, trial)
@@ -365,18 +375,6 @@ class _Trainer(Trainer):  # type: ignore[misc,unused-ignore]  # a class without 
         self._reported = tuple(read_json(Path(resume_from_checkpoint) / _SINCE))
         if self._on_layers is not None:  # an adapter's checkpoint has nothing but the adapter
             self._on_layers.load(Path(resume_from_checkpoint))
-
-
-def _save(model: Any, base: Path, target: Path, work: Path, section: TrainingSection, adapter_alone: bool, widened: bool) -> None:
-    if section.lora is not None and section.lora.bits is not None and not adapter_alone:
-        # Merged into the weights as they were before they were packed.
-        model.save_pretrained(work / "adapter")
-        merge_adapter(Adapter.read(work / "adapter"), base, target)
-    else:
-        final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
-        # An adapter has the new tokens' rows by themselves; PEFT would write the whole embedding beside them.
-        rows_alone = {"save_embedding_layers": False} if adapter_alone and widened else {}
-        final.to(torch.float32).save_pretrained(target, **rows_alone)
 
 
 def _arguments(work: Path, steps: int, section: TrainingSection, seed: int) -> TrainingArguments:

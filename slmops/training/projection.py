@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from slmops.data.templates import IGNORED, Encoded
+from slmops.models.classifier import head_of
 from slmops.progress import say
 from slmops.signals.tensors import from_batch
 from slmops.training.batches import collate
@@ -63,7 +64,7 @@ class Projection:
         It is tried on a few tokens, so a family that does something else to its logits is noticed, and said.
         """
         inner = _inner(model)
-        body, head = getattr(inner, "base_model", None), _head_of(inner)
+        body, head, classifies = getattr(inner, "base_model", None), _head_of(inner), head_of(inner) is not None
         if body is None or body is inner or head is None:
             return None
         settings = inner.config.get_text_config() if hasattr(inner.config, "get_text_config") else inner.config
@@ -72,7 +73,9 @@ class Projection:
             value = getattr(settings, name, None)
             scale *= value**power if isinstance(value, int | float) and value else 1.0
         found = cls(body, head, scale, getattr(settings, "final_logit_softcapping", None))
-        if found._makes_the_logits_of(model):
+        if classifies:  # the model itself gives logits of its last token alone
+            found = cls(body, head)
+        if classifies or found._makes_the_logits_of(model):
             narrow = replace(found, last=LastLayer.of(body))
             found = narrow if narrow.last and narrow._has_the_states_of(found) else found
             shared = replace(found, tree=TreeAttention.of(model, body))
@@ -232,5 +235,7 @@ def _inner(model: Any) -> Any:
 
 
 def _head_of(model: Any) -> Any:
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = head_of(model)
+    if head is None and hasattr(model, "get_output_embeddings"):
+        head = model.get_output_embeddings()
     return head if isinstance(getattr(head, "weight", None), torch.Tensor) else None

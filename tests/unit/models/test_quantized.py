@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
-from slmops.errors import ModelError
+from slmops.errors import MissingExtraError, ModelError
 from slmops.models.load import load_model
 from slmops.models.quantized import GROUP, QuantizedLinear, load_quantized, pack, unpack
 from slmops.testing.tiny import save_tiny_model
@@ -94,3 +95,10 @@ def test_a_folder_that_lacks_a_tensor_is_refused(tiny_model: Path, tmp_path: Pat
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(ModelError, match="1 tensors are missing from the weights, such as"):
         load_quantized(folder, 4)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_on_a_gpu_it_is_a_matter_of_bitsandbytes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(MissingExtraError, match=r"'bitsandbytes' is not installed\n.*slmops\[gpu\]"):
+        load_quantized(tiny_model, 4)
