@@ -18,7 +18,7 @@ from slmops.data.templates import choose_template
 from slmops.models.load import load_tokenizer
 from slmops.sections import LoraSection, OnPolicySection, TrainingSection
 from slmops.signals.topk import TopK
-from slmops.training import loop
+from slmops.training import loop, trainer
 
 LABELS = ("delivery", "refund of the money", "account")
 ROWS = [Row.of(f"question {number}" + " please" * (number % 4), LABELS[number % 3]) for number in range(12)]
@@ -58,7 +58,7 @@ def train(base: Path, target: Path, work: Path, *, own: bool) -> None:
 
 
 def stall_in(update: int) -> None:
-    forward, calls = loop.total_loss, []
+    forward, calls = trainer.total_loss, []
 
     def slow(*arguments: Any) -> Any:
         calls.append(1)
@@ -66,7 +66,7 @@ def stall_in(update: int) -> None:
             time.sleep(600)
         return forward(*arguments)
 
-    loop.total_loss = slow
+    trainer.total_loss = slow
 
 
 if __name__ == "__main__":

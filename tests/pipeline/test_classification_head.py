@@ -20,7 +20,7 @@ from slmops.models.resolve import resolve
 from slmops.runtimes.base import Generation, Sampling, open_runtime
 from slmops.runtimes.folders import served_folder
 from slmops.serving.client import ask
-from slmops.training import loop
+from slmops.training import trainer
 from tests.commands import Call, Result
 
 LABELS = ("delivery", "refund", "account")
@@ -105,7 +105,7 @@ def test_it_is_no_language_model(finetune: Call, call: Call, tmp_path: Path) -> 
 def test_an_interrupted_training_goes_on_to_the_same_bytes(finetune: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     often = ["training.checkpoint_seconds=0"]
     assert finetune("whole", "--max_steps", "6", *often).code == 0
-    original = loop.mark_complete
+    original = trainer.mark_complete
 
     def killed(checkpoint: Path) -> None:
         original(checkpoint)
@@ -113,7 +113,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(finetune: Call, tmp_p
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "mark_complete", killed)
+        patch.setattr(trainer, "mark_complete", killed)
         assert finetune("out", "--max_steps", "6", *often).code != 0
     assert finetune("out", "--max_steps", "6", *often).code == 0
     weights = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("out", "whole")]

@@ -15,6 +15,7 @@ from slmops.data.templates import Template
 from slmops.sections import LoraSection, TrainingSection
 from slmops.training.dryrun import Measured, measure, sample
 from slmops.training.fitting import Estimate
+from slmops.training.inputs import open_student
 from slmops.training.loop import train
 
 ROWS = [Row.of("please " * (1 + n % 9) + f"number {n}", "delivery", f"rows.csv:{n}") for n in range(60)]
@@ -24,7 +25,7 @@ LORA = TrainingSection(lora=LoraSection(r=4, dropout=0.1), batch_size=8, max_ste
 def tried(model: Path, template: Template, section: TrainingSection, rows: list[Row] = ROWS) -> Measured:
     batches = sample(rows, rows[:6], template, section, 1)
     assert batches is not None
-    return measure(model, section, batches, int(template.tokenizer.eos_token_id))
+    return measure(lambda: open_student(model, section), section, batches, int(template.tokenizer.eos_token_id))
 
 
 def test_the_longest_rows_and_a_batch_as_most_are_taken(template: Template) -> None:
@@ -87,7 +88,7 @@ def test_the_estimate_of_a_real_training_is_near(tiny_model: Path, template: Tem
     section = LORA.model_copy(update={"max_steps": 30})
     batches = sample(ROWS, [], template, section, 1)
     assert batches is not None
-    estimate = Estimate.of(measure(tiny_model, section, batches, int(template.tokenizer.eos_token_id)), batches.work)
+    estimate = Estimate.of(tried(tiny_model, template, section), batches.work)
     done = train(
         tiny_model, tmp_path / "model", tmp_path / "work", template=template, rows=ROWS, validation=[], section=section,
         seed=1, what="trial",

@@ -20,7 +20,7 @@ from slmops.signals.distribution import Distribution
 from slmops.signals.sampled import Sampled
 from slmops.signals.store import SignalStore, row_key, write_signals
 from slmops.signals.topk import TopK
-from slmops.training import loop
+from slmops.training import loop, trainer
 from slmops.training.batches import collate
 from slmops.training.forward import answers_of
 from slmops.training.loop import Trained, train
@@ -219,7 +219,8 @@ def test_the_allocator_setting_is_harmless() -> None:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
     """Interrupt the ``call``-th call of a function of the loop."""
-    original, calls = getattr(loop, name), []
+    where = trainer if hasattr(trainer, name) else loop
+    original, calls = getattr(where, name), []
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         calls.append(name)
@@ -227,7 +228,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
-    monkeypatch.setattr(loop, name, interrupted)
+    monkeypatch.setattr(where, name, interrupted)
 
 
 @pytest.mark.parametrize(

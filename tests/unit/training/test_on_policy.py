@@ -20,7 +20,7 @@ from slmops.runtimes.torch_runtime import TorchRuntime
 from slmops.sections import LoraSection, OnPolicySection, TrainingSection
 from slmops.signals.topk import TopK
 from slmops.testing.tiny import save_tiny_model
-from slmops.training import loop
+from slmops.training import trainer
 from slmops.training.loop import Trained, train
 from slmops.training.objectives import WeightedSum
 from slmops.training.on_policy import OwnSamples, Updates, signal_terms
@@ -112,14 +112,14 @@ class Seen:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    seen, original = Seen(), loop.total_loss
+    seen, original = Seen(), trainer.total_loss
 
     def watching(model: Any, batch: dict[str, torch.Tensor], *rest: Any) -> torch.Tensor:
         seen.given.append(parts(batch))
         seen.said.append([greedy(model, prompt, len(answer)) for prompt, answer in parts(batch)])
         return original(model, batch, *rest)
 
-    monkeypatch.setattr(loop, "total_loss", watching)
+    monkeypatch.setattr(trainer, "total_loss", watching)
     return seen
 
 
@@ -376,14 +376,14 @@ def test_in_bfloat16_samples_are_drawn_too_and_nothing_is_left_changed(
     run: Train, student: Path, monkeypatch: pytest.MonkeyPatch, lora: LoraSection | None
 ) -> None:
     trainable: list[int] = []
-    original = loop.total_loss
+    original = trainer.total_loss
 
     def watching(model: Any, *rest: Any) -> torch.Tensor:
         assert model.training
         trainable.append(sum(weight.requires_grad for weight in model.parameters()))
         return original(model, *rest)
 
-    monkeypatch.setattr(loop, "total_loss", watching)
+    monkeypatch.setattr(trainer, "total_loss", watching)
     trained = run(
         scorer=Scorer(),
         on_policy={"share": 1, "every": 2},
@@ -411,7 +411,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_and_facts(
         "learning_rate": 1e-2,
     }
     whole = run("whole", scorer=Scorer(), signals=Cached(template), **{**options, "checkpoint_seconds": 1e9})
-    original, calls = loop.total_loss, []
+    original, calls = trainer.total_loss, []
 
     def interrupted(*arguments: Any) -> torch.Tensor:
         calls.append(arguments)
@@ -420,7 +420,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_and_facts(
         return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "total_loss", interrupted)
+        patch.setattr(trainer, "total_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run("model", scorer=Scorer(), signals=Cached(template), **options)
     assert '"waiting":{"4":' in (tmp_path / "model-work" / "checkpoint-4" / "own_samples.json").read_text()

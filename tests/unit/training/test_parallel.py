@@ -19,7 +19,7 @@ from slmops.models.widening import widen
 from slmops.sections import LoraSection, TrainingSection
 from slmops.signals.sampled import Sampled
 from slmops.signals.topk import TopK
-from slmops.training import loop, parallel
+from slmops.training import loop, parallel, trainer
 from slmops.training.batches import collate
 from slmops.training.cores import Cores
 from slmops.training.forward import losses_of, total_loss
@@ -301,7 +301,7 @@ def test_a_split_training_is_interrupted_and_goes_on_to_the_same_bytes(
 ) -> None:
     lora = ADAPTERS[adapter]
     trained(tiny_model, template, tmp_path / "whole", lora=lora, precision=precision)
-    original, calls = loop.total_loss, []
+    original, calls = trainer.total_loss, []
 
     def interrupted(*given: Any) -> Any:
         calls.append(threading.current_thread().name)
@@ -310,7 +310,7 @@ def test_a_split_training_is_interrupted_and_goes_on_to_the_same_bytes(
         return original(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "total_loss", interrupted)
+        patch.setattr(trainer, "total_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             trained(tiny_model, template, tmp_path / "model", checkpoint_seconds=0, lora=lora, precision=precision)
     assert all(name.startswith("slmops-cores") for name in calls)

@@ -15,7 +15,7 @@ from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ConfigError, MissingExtraError
 from slmops.sections import LoraSection, TrainingSection
-from slmops.training import loop
+from slmops.training import trainer
 from slmops.training.loop import Trained, train
 from slmops.training.reports import check_names
 
@@ -83,7 +83,7 @@ def test_a_resumed_run_reports_nothing_twice(run: Train, tmp_path: Path, monkeyp
     """Killed in the sixth update and in the middle between two reports; the newest checkpoint is three updates old."""
     options: dict[str, Any] = {"max_steps": 8, "logging_steps": 2, "eval_steps": 8, "save_steps": 3, "report_to": ["tensorboard"]}
     whole = run("whole", **options)
-    original, calls = loop.total_loss, []
+    original, calls = trainer.total_loss, []
 
     def killed(*arguments: Any, **more: Any) -> Any:
         calls.append(1)
@@ -92,7 +92,7 @@ def test_a_resumed_run_reports_nothing_twice(run: Train, tmp_path: Path, monkeyp
         return original(*arguments, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "total_loss", killed)
+        patch.setattr(trainer, "total_loss", killed)
         with pytest.raises(KeyboardInterrupt):
             run("model", **options)
     assert [step for step, _ in told(tmp_path / "model-logs")["train/loss"]] == [2, 4]

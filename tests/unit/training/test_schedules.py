@@ -15,13 +15,14 @@ from slmops.data.templates import Template
 from slmops.errors import ConfigError
 from slmops.sections import LoraSection, TrainingSection
 from slmops.stages.teaching import _what_it_computes
-from slmops.training import loop, watching
+from slmops.training import watching
 from slmops.training.batches import collate
 from slmops.training.forward import total_loss
 from slmops.training.inputs import open_student
 from slmops.training.loop import Trained, train
 from slmops.training.objectives import CrossEntropy
 from slmops.training.projection import Projection
+from slmops.training.trainer import PlannedTrainer
 
 ROWS = [Row.of(f"question {number}" + " please" * (number % 4), ("refund", "account")[number % 2]) for number in range(8)]
 Train = Callable[..., Trained]
@@ -61,12 +62,12 @@ def run(tiny_model: Path, template: Template, tmp_path: Path) -> Train:
 def test_the_learning_rate_goes_as_it_is_asked_to(
     run: Train, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], expected: list[float]
 ) -> None:
-    rates, original = Rates(), loop._Trainer.__init__
+    rates, original = Rates(), PlannedTrainer.__init__
 
     def with_rates(self: Any, **options: Any) -> None:
         original(self, **{**options, "callbacks": [*options["callbacks"], rates]})
 
-    monkeypatch.setattr(loop._Trainer, "__init__", with_rates)
+    monkeypatch.setattr(PlannedTrainer, "__init__", with_rates)
     run(**values)
     assert rates.seen == pytest.approx([1e-3 * share for share in expected])
 

@@ -18,7 +18,7 @@ from slmops.files import read_json
 from slmops.models.adapter import Adapter, merge_adapter
 from slmops.models.load import load_model
 from slmops.sections import BottleneckSection, LoraSection, TrainingSection
-from slmops.training import loop
+from slmops.training import loop, trainer
 from slmops.training.loop import Trained, train
 
 LABELS = ("delivery", "refund of the money", "account")
@@ -89,7 +89,7 @@ def test_an_interrupted_training_of_bottlenecks_goes_on_to_the_same_bytes(
 ) -> None:
     options = {"max_steps": 6, "checkpoint_seconds": 0, **section}
     whole = run("whole", **options)
-    original, calls = loop.total_loss, []
+    original, calls = trainer.total_loss, []
 
     def interrupted(*arguments: Any, **given: Any) -> Any:
         calls.append(arguments)
@@ -98,7 +98,7 @@ def test_an_interrupted_training_of_bottlenecks_goes_on_to_the_same_bytes(
         return original(*arguments, **given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "total_loss", interrupted)
+        patch.setattr(trainer, "total_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(**options)
     checkpoint = tmp_path / "adapter-work/checkpoint-3/model.safetensors"
@@ -147,7 +147,7 @@ def test_a_continued_training_that_is_interrupted_goes_on_to_the_same_bytes(
     run("first", lora=KINDS["lora"])
     options = {"lora": KINDS["lora"], "checkpoint_seconds": 0}
     run("whole", tmp_path / "first", **options)
-    original = loop.mark_complete
+    original = trainer.mark_complete
 
     def killed(checkpoint: Path) -> None:
         original(checkpoint)
@@ -155,7 +155,7 @@ def test_a_continued_training_that_is_interrupted_goes_on_to_the_same_bytes(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "mark_complete", killed)
+        patch.setattr(trainer, "mark_complete", killed)
         with pytest.raises(KeyboardInterrupt):
             run("adapter", tmp_path / "first", **options)
     run("adapter", tmp_path / "first", **options)
