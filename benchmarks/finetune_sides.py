@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -171,7 +171,7 @@ def lora_config(options: argparse.Namespace) -> Any:
 
 
 def olive(options: argparse.Namespace) -> dict[str, Any]:
-    """Olive's command at its defaults: two runs, whose times differ by the updates that the second makes more.
+    """Olive's command at its defaults: two runs, whose times of training differ by the updates that the second makes more.
 
     It joins rows to blocks of ``max_length`` tokens, and its loss covers prompts too.
     """
@@ -192,7 +192,7 @@ def olive(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _olive_run(options: argparse.Namespace, texts: Path, steps: int) -> tuple[float, float]:
-    """Seconds of the command, and the highest resident set of its process, in MiB."""
+    """Seconds of the training, as its trainer says, and the highest resident set of the command's process, in MiB."""
     work = options.output_path.absolute() / "olive"  # Olive's cache too, which would give the adapter of an earlier run
     remove_tree(work)
     work.mkdir()
@@ -202,16 +202,16 @@ def _olive_run(options: argparse.Namespace, texts: Path, steps: int) -> tuple[fl
     command += ["--target_modules", ",".join(linear_layers(base_of(options))), "--output_path", str(work / "out")]
     command += ["--max_steps", str(steps), "--per_device_train_batch_size", str(options.batch_size)]
     command += ["--learning_rate", str(options.learning_rate or LEARNING_RATES["lora"]), "--disable_telemetry"]
-    started = time.monotonic()
     with subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         said = process.stdout.read()
         # The process may begin with our own mark, which is far below what it comes to.
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
+    runtime = re.search(r"'train_runtime': '?([\d.]+)", said)
+    if process.returncode != 0 or runtime is None:
         raise SlmopsError(f"{' '.join(command)} failed:\n" + "\n".join(said.splitlines()[-20:]), where="olive")
-    return time.monotonic() - started, used.ru_maxrss / 1024
+    return float(runtime[1]), used.ru_maxrss / 1024
 
 
 def olive_at(options: argparse.Namespace) -> str | None:
