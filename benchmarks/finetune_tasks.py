@@ -28,6 +28,8 @@ from slmops.data.rows import Row
 from slmops.data.sources import FilesSource
 from slmops.files import write_json, write_jsonl
 from slmops.finetuning import finetune
+from slmops.models.adapter import ADAPTER_WEIGHTS
+from slmops.models.bottleneck_folder import BOTTLENECK_WEIGHTS
 from slmops.models.load import tensor_infos
 from slmops.models.resolve import resolve
 
@@ -38,6 +40,8 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "lora": {"learning_rate": 5e-4, "lora": {}},
     "dora": {"learning_rate": 5e-4, "lora": {"dora": True}},
     "qlora": {"learning_rate": 5e-4, "lora": {"bits": 4}},
+    "pfeiffer": {"learning_rate": 1e-3, "bottleneck": {"kind": "pfeiffer"}},
+    "houlsby": {"learning_rate": 1e-3, "bottleneck": {"kind": "houlsby"}},
 }
 """What of the training differs; an adapter's rank and scale are the package's."""
 
@@ -192,6 +196,7 @@ def trained(
         "seed": options.seed,
         "chat_template": "compact",
         "model": options.model,
+        "score": False,
         "data": {
             "source": {
                 "name": "files",
@@ -210,8 +215,8 @@ def trained(
         },
     }
     facts = finetune(build(FinetuneRecipe, recipe, where=root.name)).facts
-    adapter = root / "adapter" / "adapter_model.safetensors"
-    trainable = sum(math.prod(one.shape) for one in tensor_infos(adapter).values()) if adapter.is_file() else facts["parameters"]
+    adapters = [file for name in (ADAPTER_WEIGHTS, BOTTLENECK_WEIGHTS) if (file := root / "adapter" / name).is_file()]
+    trainable = sum(math.prod(one.shape) for file in adapters for one in tensor_infos(file).values()) or facts["parameters"]
     return {
         "trainable": trainable,
         "parameters": resolve(options.model).parameters,
