@@ -18,6 +18,7 @@ from slmops.signals.distribution import Distribution
 from slmops.signals.tensors import from_batch
 from slmops.signals.topk import TopK
 from slmops.training.batches import collate
+from slmops.training.machine import autocast_type
 from slmops.training.objectives import WeightedSum
 
 
@@ -65,12 +66,18 @@ def signals_of(
 def open_student(base: Path, section: TrainingSection) -> Any:
     """The model that is trained: in float32 or frozen in few bits, with an adapter or frozen embeddings as the section says.
 
+    Of a model in few bits the rest lies in the type of autocast, as in the paper: nothing of it is trained.
+
     Raises:
         ModelError: It cannot be loaded.
         ConfigError: It has no layer of a name that is to get an adapter.
     """
     bits = section.lora.bits if section.lora is not None else None
-    model: Any = load_quantized(base, bits) if bits is not None else load_model(base, dtype="float32", attention="eager")
+    model: Any
+    if bits is None:
+        model = load_model(base, dtype="float32", attention="eager")
+    else:
+        model = load_quantized(base, bits, autocast_type(section.precision) or torch.float32)
     if section.lora is not None:
         model = _with_lora(model, section.lora)
     if section.freeze_embeddings:

@@ -176,8 +176,10 @@ def train(
         # Merged into the weights as they were before they were packed.
         model.save_pretrained(work / "adapter")
         merge_adapter(Adapter.read(work / "adapter"), base, target)
+    elif adapter_alone:
+        model.save_pretrained(target)  # float32 as it is, whatever its base lies in
     else:
-        final = model.merge_and_unload() if section.lora is not None and not adapter_alone else model
+        final = model.merge_and_unload() if section.lora is not None else model
         final.to(torch.float32).save_pretrained(target)
     template.save(target)
     done = int(trainer.state.global_step)
