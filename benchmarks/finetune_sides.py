@@ -45,9 +45,9 @@ def in_memory(options: argparse.Namespace, bits: int | None) -> dict[str, Any]:
 
     if bits is None:
         inputs.load_model = lambda base, **_: load_model(base, dtype="bfloat16", attention="eager")
-    times, lora = Times(), LoraSection(r=options.lora_r, alpha=options.lora_alpha, bits=bits)
-    trained(options, "qlora", lora, times, MEMORY_STEPS)
-    return {"peak_mb": times.peak_mb}
+    lora = LoraSection(r=options.lora_r, alpha=options.lora_alpha, bits=bits)
+    trained(options, "qlora", lora, Times(), MEMORY_STEPS)
+    return {"peak_mb": peak_mb()}
 
 
 def libraries(options: argparse.Namespace) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from typing import Any
 from slmops.data.rows import Row
 from slmops.data.support_messages import SupportMessages, generate
 from slmops.data.templates import Template, choose_template
-from slmops.evaluation.memory import peak_mb
 from slmops.files import read_jsonl, write_jsonl
 from slmops.models.load import load_tokenizer
 from slmops.progress import say
@@ -71,16 +70,14 @@ def machine() -> dict[str, Any]:
 
 
 class Times:
-    """When updates ended, and the highest resident set of the process when the last one did, in MiB."""
+    """When updates ended."""
 
     def __init__(self) -> None:
         self._ends: list[float] = []
-        self.peak_mb = 0.0
 
     def note(self) -> None:
         """An update has ended; the first time, none has yet."""
         self._ends.append(time.monotonic())
-        self.peak_mb = peak_mb()
 
     @contextmanager
     def as_progress(self, *_: Any, **__: Any) -> Iterator[Callable[[int], None]]:

@@ -100,8 +100,13 @@ def unpack(packed: torch.Tensor, scales: torch.Tensor, width: int, bits: int, dt
     return (parts.view(rows, -1, GROUP) * scales.to(dtype).unsqueeze(-1)).view(rows, -1)[:, :width]
 
 
-def load_quantized(path: Path, bits: int) -> PreTrainedModel:
-    """The model of a folder with all linear layers but the output in few bits; the rest is float32 and frozen too.
+def load_quantized(path: Path, bits: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model of a folder with all linear layers but the output in few bits; the rest is frozen too.
+
+    Args:
+        path: Of the folder.
+        bits: 4 or 8.
+        dtype: Of the rest, and of what goes from layer to layer and is kept for the gradient.
 
     Raises:
         ModelError: A tensor is missing.
@@ -109,7 +114,7 @@ def load_quantized(path: Path, bits: int) -> PreTrainedModel:
     """
     quiet_transformers()
     if torch.cuda.is_available():
-        return _by_bitsandbytes(path, bits)
+        return _by_bitsandbytes(path, bits, dtype)
     from accelerate import init_empty_weights
     from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -118,7 +123,7 @@ def load_quantized(path: Path, bits: int) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=trusted)
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=trusted
+            config, dtype=dtype, attn_implementation="eager", trust_remote_code=trusted
         )
     head = model.get_output_embeddings()
     wanted = {f"{name}.weight": name for name, one in model.named_modules() if type(one) is torch.nn.Linear and one is not head}
@@ -126,7 +131,7 @@ def load_quantized(path: Path, bits: int) -> PreTrainedModel:
         for name in tensor_infos(file):
             # What has been read of a file stays in memory until it is closed.
             with safe_open(file, framework="pt") as tensors:
-                _place(model, name, tensors.get_tensor(name), wanted, bits)
+                _place(model, name, tensors.get_tensor(name), wanted, bits, dtype)
     model.tie_weights()
     missing = [name for name, one in model.named_parameters() if one.is_meta]
     if missing:
@@ -136,7 +141,7 @@ def load_quantized(path: Path, bits: int) -> PreTrainedModel:
     return model.eval()
 
 
-def _by_bitsandbytes(path: Path, bits: int) -> PreTrainedModel:
+def _by_bitsandbytes(path: Path, bits: int, dtype: torch.dtype) -> PreTrainedModel:
     if find_spec("bitsandbytes") is None:
         raise MissingExtraError("bitsandbytes", "gpu", without="--method lora, or CUDA_VISIBLE_DEVICES= to train on the processor")
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -145,15 +150,15 @@ def _by_bitsandbytes(path: Path, bits: int) -> PreTrainedModel:
         tensor_infos(file)
     four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.bfloat16}
     packed = BitsAndBytesConfig(load_in_4bit=True, **four) if bits == 4 else BitsAndBytesConfig(load_in_8bit=True)
-    options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": runs_remote_code()}
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        str(path), dtype=torch.float32, quantization_config=packed, device_map={"": torch.cuda.current_device()}, **options
+        str(path), dtype=dtype, quantization_config=packed, device_map={"": torch.cuda.current_device()}, **options
     )
     model.requires_grad_(False)
     return model.eval()
 
 
-def _place(model: PreTrainedModel, name: str, tensor: torch.Tensor, wanted: dict[str, str], bits: int) -> None:
+def _place(model: PreTrainedModel, name: str, tensor: torch.Tensor, wanted: dict[str, str], bits: int, dtype: torch.dtype) -> None:
     owner, _, field = name.rpartition(".")
     try:
         module = model.get_submodule(owner)
@@ -165,5 +170,5 @@ def _place(model: PreTrainedModel, name: str, tensor: torch.Tensor, wanted: dict
         layer.bias = module.bias  # read before it, or still to be read into its place
         setattr(model.get_submodule(above), last, layer)
     elif isinstance(getattr(module, field, None), torch.nn.Parameter):
-        # A copy: float32 as it stands in the file would keep all of the file in memory.
-        setattr(module, field, torch.nn.Parameter(tensor.to(torch.float32, copy=True), requires_grad=False))
+        # A copy: the tensor as it stands in the file would keep all of the file in memory.
+        setattr(module, field, torch.nn.Parameter(tensor.to(dtype, copy=True), requires_grad=False))

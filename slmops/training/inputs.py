@@ -24,6 +24,7 @@ from slmops.signals.distribution import Distribution
 from slmops.signals.tensors import from_batch
 from slmops.signals.topk import TopK
 from slmops.training.batches import collate
+from slmops.training.machine import autocast_type
 from slmops.training.objectives import WeightedSum
 from slmops.training.watching import looked_at
 
@@ -91,6 +92,8 @@ def open_student(
 ) -> Any:
     """The model that is trained: in float32 or frozen in few bits, with an adapter or frozen embeddings as the section says.
 
+    Of a model in few bits the rest lies in the type of autocast, as in the paper: nothing of it is trained.
+
     Args:
         base: Folder of the model.
         section: What is trained of it.
@@ -107,8 +110,10 @@ def open_student(
     model: Any
     if labels is not None:
         model = new_classifier(base, labels)
+    elif bits is not None:
+        model = load_quantized(base, bits, autocast_type(section.precision) or torch.float32)
     else:
-        model = load_quantized(base, bits) if bits is not None else load_model(base, dtype="float32", attention="eager")
+        model = load_model(base, dtype="float32", attention="eager")
     if section.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise ConfigError(
             "this model cannot compute its activations again", where="training.gradient_checkpointing", fix="leave it out"

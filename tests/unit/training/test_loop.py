@@ -23,6 +23,7 @@ from slmops.signals.topk import TopK
 from slmops.training import loop, trainer
 from slmops.training.batches import collate
 from slmops.training.forward import answers_of
+from slmops.training.inputs import open_student
 from slmops.training.loop import Trained, train
 from slmops.training.watching import looked_at
 
@@ -140,6 +141,21 @@ def test_a_merged_adapter_gives_the_adapters_logits(
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if "proj" in name}
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_on_few_bits_the_rest_lies_in_the_type_of_autocast_and_an_adapter_learns_as_well(
+    run: Train, tiny_model: Path, bits: int
+) -> None:
+    falls = {}
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        values: dict[str, Any] = {"lora": LoraSection(r=4, bits=bits), "precision": precision}
+        student = open_student(tiny_model, TrainingSection(**values))
+        assert {one.dtype for name, one in student.named_parameters() if "embed_tokens" in name or "norm" in name} == {dtype}
+        assert {one.dtype for one in student.parameters() if one.requires_grad} == {torch.float32}
+        curve = run(precision, max_steps=30, learning_rate=1e-2, validation=ROWS[:3], **values).curve
+        falls[precision] = float(curve[0]["validation"] or math.nan) - float(curve[-1]["validation"] or math.nan)
+    assert 0.2 < falls["bfloat16"] == pytest.approx(falls["float32"], rel=0.1)
 
 
 def test_frozen_embeddings_stay_as_they_are(run: Train, tiny_model: Path, tmp_path: Path) -> None:
