@@ -138,9 +138,12 @@ def _runtime(path: Path) -> TorchRuntime | ClassifierRuntime:
 
 def _tuned(base: TorchRuntime | ClassifierRuntime | None, model: Path) -> TorchRuntime | ClassifierRuntime:
     """The tuned model; an adapter of low rank goes into the weights that are there."""
+    from slmops.models.classifier import is_classifier
     from slmops.models.resolve import resolve
     from slmops.runtimes.torch_runtime import TorchRuntime
 
+    if is_classifier(model):
+        return _runtime(model)
     if not isinstance(base, TorchRuntime) or not (model / ADAPTER_CONFIG).is_file() or Adapter.read(model).kind != "LORA":
         return _runtime(resolve(model).path)
     from peft import PeftModel

@@ -126,7 +126,7 @@ def instead(measured: Measured, work: Work, section: TrainingSection) -> Iterato
                 f"training.batch_size={size} training.gradient_accumulation_steps={passes}", peak, seconds, "the same updates"
             )
             break
-    if getattr(section, "gradient_checkpointing", None) is False and measured.layers:
+    if not section.gradient_checkpointing and measured.layers:
         kept = measured.token_mb * work.padded_tokens * (_KEPT_BETWEEN_LAYERS + 1 / measured.layers)
         yield Instead("training.gradient_checkpointing=true", measured.fixed_mb + kept, _AGAIN * measured.seconds_of(work))
     if section.lora is None or section.lora.bits is None:

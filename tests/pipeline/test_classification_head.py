@@ -42,7 +42,7 @@ def finetune(tiny_model: Path, tmp_path: Path, call: Call, monkeypatch: pytest.M
             "training.precision=float32",
             "training.patience=null",
         ]
-        steps = ["--head", "--max_steps", "60", "--learning_rate", "3e-3", "--output_path", tmp_path / name]
+        steps = ["--head", "--batch_size", "16", "--max_steps", "60", "--learning_rate", "3e-3", "--output_path", tmp_path / name]
         return call("finetune", *given, *steps, *more, *fixed)
 
     return run
@@ -121,7 +121,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(finetune: Call, tmp_p
 
 
 def test_the_answer_is_the_labels_number(template: Template) -> None:
-    numbered = LabelTemplate(template.tokenizer, template.chat, LABELS)
+    numbered = LabelTemplate(template.tokenizer, template.chat, labels=LABELS)
     row = Row.of("where is it", "account")
     encoded = numbered.encode(row)
     assert list(encoded.input_ids[:-1]) == template.prompt_ids(row)

@@ -188,7 +188,7 @@ def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(prompt: Any) -> str:
     """The prompt; of a chat that a server is sent, its JSON."""
-    return str(getattr(prompt, "prompt", prompt))
+    return str(prompt[0] if isinstance(prompt, tuple | list) else prompt)
 
 
 def _plain(value: Any) -> Any:

@@ -43,7 +43,7 @@ def test_no_text_and_a_single_token_are_no_block() -> None:
 
 
 def test_rows_become_blocks_with_the_row_that_each_begins_in(template: Template) -> None:
-    texts = Template(template.tokenizer, template.chat, "text")
+    texts = Template(template.tokenizer, template.chat, trained_on="text")
     rows = [Row.of("where is my parcel", None, "a"), Row.of("please refund the money for the shoes", None, "b")]
     kept, blocks = encode_rows(rows, texts, 8)
     ids = [token for block in blocks for token in block.input_ids]

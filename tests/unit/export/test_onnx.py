@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import onnx
 import pytest
@@ -98,6 +99,7 @@ def test_a_failure_shows_the_end_of_the_builders_log(model, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text('{"model_type": "llama", "architectures": ["NoSuchModel"], "max_position_embeddings": 256}')
+    shutil.copy(model / "model.safetensors", broken)
     with pytest.raises(ModelError, match=r"(?s)builder failed.*out\.log"):
         export_onnx(broken, tmp_path / "out", "int4", max_length=64)
     assert not (tmp_path / "out").exists()

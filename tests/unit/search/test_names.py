@@ -82,7 +82,7 @@ def test_the_names_that_people_write_are_found_in_a_fine_tuning(name: str, path:
         ("merge", "merge must be the same in every trial.*\n.*stands under training$"),
         ("model", "model must be the same"),
         ("kd_temperature", "no value 'kd_temperature'"),
-        ("warmup", "did you mean 'warmup_share'"),
+        ("warmup_shar", "did you mean 'warmup_share'"),
     ],
 )
 def test_what_a_fine_tuning_cannot_vary_is_refused(name: str, problem: str) -> None:

@@ -33,7 +33,7 @@ def run(tiny_model: Path, template: Template, tmp_path: Path) -> Train:
         section = TrainingSection(
             max_steps=8, batch_size=4, max_length=16, precision="float32", learning_rate=5e-3, checkpoint_seconds=0
         )
-        texts = Template(template.tokenizer, template.chat, "text")
+        texts = Template(template.tokenizer, template.chat, trained_on="text")
         folders = (tiny_model, tmp_path / name, tmp_path / f"{name}-work")
         return train(
             *folders, template=texts, rows=TEXTS[:9], validation=TEXTS[9:], section=section, seed=1, what="texts", **options
