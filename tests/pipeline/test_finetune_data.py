@@ -82,6 +82,7 @@ def test_whole_rows_are_trained_on_where_that_is_asked_for(tiny_model: Path, tmp
     assert yaml.safe_load((tmp_path / "out/recipe.yaml").read_text())["data"]["train_on"] == "all"
 
 
+@pytest.mark.slow
 def test_a_data_set_of_a_hub_is_trained_on_and_not_fetched_again(tiny_model: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the extra 'hub' is not installed")
     datasets.disable_progress_bars()

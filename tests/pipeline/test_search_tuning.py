@@ -102,6 +102,7 @@ def test_the_best_recipe_is_one_that_runs_and_is_trained_already(recipe: Path, s
     assert (recipe.parent / "out" / "adapter").is_dir()
 
 
+@pytest.mark.slow
 def test_a_killed_search_and_two_processes_end_as_one_undisturbed(recipe: Path, said: str) -> None:
     again = [sys.executable, "-m", "slmops", *command(recipe, "-o", recipe.parent / "again")]
     first = subprocess.Popen(again, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True)
