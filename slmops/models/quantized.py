@@ -91,13 +91,14 @@ def pack(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
 def unpack(packed: torch.Tensor, scales: torch.Tensor, width: int, bits: int, dtype: torch.dtype) -> torch.Tensor:
     """The other way round, ``[out, width]``."""
     rows = packed.shape[0]
+    # In place and without wide indices: what is made here lies between activations that stay, and leaves gaps of its size.
     if bits == 8:
-        parts = (packed.to(dtype) - 128) / 127
+        parts = packed.to(dtype).sub_(128).div_(127)
     else:
         table = torch.tensor(_NF4, dtype=dtype, device=packed.device)
-        codes = torch.stack([packed & 15, packed >> 4], dim=-1).flatten()
-        parts = table.index_select(0, codes.int())
-    return (parts.view(rows, -1, GROUP) * scales.to(dtype).unsqueeze(-1)).view(rows, -1)[:, :width]
+        pairs = torch.stack([table.repeat(16), table.repeat_interleave(16)], dim=-1)  # of each byte, the low four bits first
+        parts = pairs.index_select(0, packed.flatten().int())
+    return parts.view(rows, -1, GROUP).mul_(scales.to(dtype).unsqueeze(-1)).view(rows, -1)[:, :width]
 
 
 def load_quantized(path: Path, bits: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

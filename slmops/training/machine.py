@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _KEEP_BYTES = 1 << 30
 
 
@@ -69,7 +69,8 @@ def same_sums() -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Tell glibc to keep large freed buffers, which a training step takes again at once; elsewhere this does nothing.
 
-    Without it, every step returns its activations to the system and page-faults them in again.
+    Without it, every step returns its activations to the system and page-faults them in again. Threads take theirs from one heap:
+    with heaps of their own, what one has freed the others cannot take.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -79,3 +80,4 @@ def keep_freed_memory() -> None:
         return
     for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_TOP_PAD):
         mallopt(parameter, _KEEP_BYTES if parameter != _M_TOP_PAD else _KEEP_BYTES // 16)
+    mallopt(_M_ARENA_MAX, 1)
