@@ -120,7 +120,7 @@ def _by_validation(looks: Sequence[tuple[int, float]], planned: int) -> Diagnosi
         return Diagnosis(
             "overfitting",
             f"the validation loss was lowest after update {lowest_step} ({lowest:.3f}) and is {last:.3f} after {last_step}",
-            "keep the best weights (training.keep=best), make fewer updates, or give more rows",
+            "make fewer updates, or give more rows; training.keep=best, finetune's default, keeps the weights of the lowest",
             lowest_step,
         )
     if lowest > _WEAK * first and len(looks) > 2:
