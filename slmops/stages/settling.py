@@ -77,7 +77,9 @@ def _validation(recipe: FinetuneRecipe, data: StageResult | None) -> Setting:
     rows = f"{data.facts['rows']['validation']:,} rows" if data is not None else "as given" if given else f"{share:.0%} of the rows"
     if given:
         return Setting("validation", rows, "yours", "")
-    by = "by label, of which each keeps training rows" if data is not None and data.facts["labels"] else "drawn evenly"
+    by = "drawn evenly" if data is not None else "by label where there are some"
+    if data is not None and data.facts["labels"]:
+        by = "by label, of which each keeps training rows"
     return Setting("validation", rows, "default", f"none given: {share:.0%} held out, {by}")
 
 
