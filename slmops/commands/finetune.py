@@ -166,6 +166,10 @@ def finetune(
     flags.note_mapped(group_by_length=group_by_length, logging_dir=logging_dir, report_to=report_to)
     if continue_adapter and method is Method.FULL:
         raise UsageError("all weights are asked for, and an adapter is continued", where="--method", fix="leave --method out")
+    is_bottleneck = method in (Method.HOULSBY, Method.PFEIFFER, Method.ADAPTER)
+    if not is_bottleneck and (reduction_factor is not None or adapter_size is not None):
+        flag = "--adapter_size" if adapter_size is not None else "--adapter_reduction_factor"
+        raise UsageError(f"{method} has no bottleneck", where=flag, fix="leave it out, or take --method pfeiffer or houlsby")
     bottleneck = {
         "kind": "houlsby" if method is Method.HOULSBY else "pfeiffer",
         "reduction_factor": reduction_factor,
@@ -173,7 +177,7 @@ def finetune(
     }
     training: dict[str, Any] = {
         "lora": _said(lora) if method in (Method.LORA, Method.DORA, Method.QLORA) else None,
-        "bottleneck": _said(bottleneck) if method in (Method.HOULSBY, Method.PFEIFFER, Method.ADAPTER) else None,
+        "bottleneck": _said(bottleneck) if is_bottleneck else None,
         "max_steps": max_steps,
         "epochs": epochs,
         "learning_rate": learning_rate,

@@ -101,7 +101,7 @@ class Team:
         """What the leader finds, in all processes."""
         if self.size == 1:
             return decide()
-        return _sent(decide() if self.leads else None)  # type: ignore[no-any-return]
+        return _sent(decide() if self.leads else None)  # type: ignore[no-any-return]  # pickled: of what type, the leader's side says
 
     def summed(self, *values: float) -> list[float]:
         """The sum of each value over all processes."""

@@ -20,8 +20,8 @@ from slmops.models.resolve import resolve
 from slmops.runtimes.base import Generation, Sampling, open_runtime
 from slmops.runtimes.folders import served_folder
 from slmops.serving.client import ask
-from slmops.training import trainer
 from tests.commands import Call, Result
+from tests.interruptions import interrupted_after
 
 LABELS = ("delivery", "refund", "account")
 TEMPLATE = "{phrase} => {tone}"
@@ -105,15 +105,7 @@ def test_it_is_no_language_model(finetune: Call, call: Call, tmp_path: Path) -> 
 def test_an_interrupted_training_goes_on_to_the_same_bytes(finetune: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     often = ["training.checkpoint_seconds=0"]
     assert finetune("whole", "--max_steps", "6", *often).code == 0
-    original = trainer.mark_complete
-
-    def killed(checkpoint: Path) -> None:
-        original(checkpoint)
-        if checkpoint.name == "checkpoint-3":
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "mark_complete", killed)
+    with interrupted_after(monkeypatch, "checkpoint-3"):
         assert finetune("out", "--max_steps", "6", *often).code != 0
     assert finetune("out", "--max_steps", "6", *often).code == 0
     weights = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("out", "whole")]

@@ -148,3 +148,9 @@ def test_what_merging_lost_is_not_unmerged(finetune: Call, call: Call, tiny_mode
     assert "DoRA" in refused.err
     assert f"take the base itself: {tiny_model}" in refused.err
     assert not (tmp_path / "base").exists()
+
+
+def test_a_width_without_a_bottleneck_is_refused(finetune: Call) -> None:
+    refused = finetune("out", "--method", "lora", "--adapter_size", "8")
+    assert refused.code == 2
+    assert "--adapter_size: lora has no bottleneck" in refused.err

@@ -65,7 +65,7 @@ def test_the_first(run: Callable[..., Result], here: Path) -> None:
     done = run(
         r"""slmops finetune --model_name_or_path meta-llama/Llama-3.2-1B-Instruct --trust_remote_code --output_path models/llama/ft \
         --data_name xxyyzzz/phrase_classification --text_template "<|start_header_id|>user<|end_header_id|>\n{phrase}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n{tone}" \
-        --method lora --max_steps 100 --log_level 1""",  # noqa: E501
+        --method lora --max_steps 100 --log_level 1""",  # noqa: E501  # word for word
         "training.max_steps=4",
     )
     assert "<|start_header_id|>, <|end_header_id|>, <|eot_id|>: no tokens of this model, taken as plain text" in done.err
@@ -82,7 +82,7 @@ def test_the_second(run: Callable[..., Result], here: Path) -> None:
     done = run(
         r"""slmops finetune --method qlora --model_name_or_path meta-llama/Meta-Llama-3-8B --data_name nampdn-ai/tiny-codes \
         --train_split "train[:4096]" --eval_split "train[4096:4224]" --text_template "### Language: {programming_language} \n### Question: {prompt} \n### Answer: {response}" \
-        --per_device_train_batch_size 16 --per_device_eval_batch_size 16 --max_steps 150 --logging_steps 50 --output_path adapters/tiny-codes""".replace(  # noqa: E501
+        --per_device_train_batch_size 16 --per_device_eval_batch_size 16 --max_steps 150 --logging_steps 50 --output_path adapters/tiny-codes""".replace(  # noqa: E501  # word for word
             "4096", "50"
         ).replace("4224", "60"),
         "training.max_steps=4",

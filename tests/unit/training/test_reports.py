@@ -15,9 +15,9 @@ from slmops.data.rows import Row
 from slmops.data.templates import Template
 from slmops.errors import ConfigError, MissingExtraError
 from slmops.sections import LoraSection, TrainingSection
-from slmops.training import trainer
 from slmops.training.loop import Trained, train
 from slmops.training.reports import check_names
+from tests.interruptions import interrupted_in
 
 ROWS = [Row.of(f"question {number}" + " please" * (number % 4), ("refund", "account")[number % 2]) for number in range(8)]
 Train = Callable[..., Trained]
@@ -83,16 +83,7 @@ def test_a_resumed_run_reports_nothing_twice(run: Train, tmp_path: Path, monkeyp
     """Killed in the sixth update and in the middle between two reports; the newest checkpoint is three updates old."""
     options: dict[str, Any] = {"max_steps": 8, "logging_steps": 2, "eval_steps": 8, "save_steps": 3, "report_to": ["tensorboard"]}
     whole = run("whole", **options)
-    original, calls = trainer.total_loss, []
-
-    def killed(*arguments: Any, **more: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return original(*arguments, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "total_loss", killed)
+    with interrupted_in(monkeypatch, 6):
         with pytest.raises(KeyboardInterrupt):
             run("model", **options)
     assert [step for step, _ in told(tmp_path / "model-logs")["train/loss"]] == [2, 4]

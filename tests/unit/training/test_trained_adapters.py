@@ -18,8 +18,9 @@ from slmops.files import read_json
 from slmops.models.adapter import Adapter, merge_adapter
 from slmops.models.load import load_model
 from slmops.sections import BottleneckSection, LoraSection, TrainingSection
-from slmops.training import loop, trainer
+from slmops.training import loop
 from slmops.training.loop import Trained, train
+from tests.interruptions import interrupted_after, interrupted_in
 
 LABELS = ("delivery", "refund of the money", "account")
 ROWS = [Row.of(f"question {number}" + " please" * (number % 4), LABELS[number % 3], f"rows.csv:{number}") for number in range(8)]
@@ -89,16 +90,7 @@ def test_an_interrupted_training_of_bottlenecks_goes_on_to_the_same_bytes(
 ) -> None:
     options = {"max_steps": 6, "checkpoint_seconds": 0, **section}
     whole = run("whole", **options)
-    original, calls = trainer.total_loss, []
-
-    def interrupted(*arguments: Any, **given: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return original(*arguments, **given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "total_loss", interrupted)
+    with interrupted_in(monkeypatch, 4):
         with pytest.raises(KeyboardInterrupt):
             run(**options)
     checkpoint = tmp_path / "adapter-work/checkpoint-3/model.safetensors"
@@ -147,15 +139,7 @@ def test_a_continued_training_that_is_interrupted_goes_on_to_the_same_bytes(
     run("first", lora=KINDS["lora"])
     options = {"lora": KINDS["lora"], "checkpoint_seconds": 0}
     run("whole", tmp_path / "first", **options)
-    original = trainer.mark_complete
-
-    def killed(checkpoint: Path) -> None:
-        original(checkpoint)
-        if checkpoint.name == "checkpoint-2":
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "mark_complete", killed)
+    with interrupted_after(monkeypatch, "checkpoint-2"):
         with pytest.raises(KeyboardInterrupt):
             run("adapter", tmp_path / "first", **options)
     run("adapter", tmp_path / "first", **options)
