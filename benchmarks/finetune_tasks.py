@@ -36,14 +36,14 @@ from slmops.models.resolve import resolve
 UNTUNED = "untuned"
 METHODS: dict[str, dict[str, Any] | None] = {
     UNTUNED: None,
-    "full": {"learning_rate": 1e-4},
-    "lora": {"learning_rate": 5e-4, "lora": {}},
-    "dora": {"learning_rate": 5e-4, "lora": {"dora": True}},
-    "qlora": {"learning_rate": 5e-4, "lora": {"bits": 4}},
-    "pfeiffer": {"learning_rate": 1e-3, "bottleneck": {"kind": "pfeiffer"}},
-    "houlsby": {"learning_rate": 1e-3, "bottleneck": {"kind": "houlsby"}},
+    "full": {},
+    "lora": {"lora": {}},
+    "dora": {"lora": {"dora": True}},
+    "qlora": {"lora": {"bits": 4}},
+    "pfeiffer": {"bottleneck": {"kind": "pfeiffer"}},
+    "houlsby": {"bottleneck": {"kind": "houlsby"}},
 }
-"""What of the training differs; an adapter's rank and scale are the package's."""
+"""What of the training differs; learning rates, and an adapter's rank and scale, are the package's."""
 
 _INTENTS = 24
 

@@ -103,13 +103,23 @@ def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.T
 
 
 def padded_width(length: int) -> int:
-    """The width of a batch whose longest row has so many tokens: one of eight between powers of two, and any up to 16.
+    """The width of a batch whose longest row has so many tokens: one of eight between powers of two, and any up to 16."""
+    return rounded(length, 3)
 
-    Libraries prepare a kernel for each shape of a product that they meet; batches of any width would meet a new one in nearly
+
+def padded_count(count: int) -> int:
+    """So many tokens that lie one after the other, or a few more: one of sixteen numbers between powers of two."""
+    return rounded(count, 4)
+
+
+def rounded(count: int, bits: int) -> int:
+    """The least of ``2 ** bits`` numbers between powers of two that is not below a count.
+
+    Libraries prepare a kernel for each shape of a product that they meet; batches of any size would meet a new one in nearly
     every update.
     """
-    step = 1 << max(0, (length - 1).bit_length() - 4)
-    return -(-length // step) * step
+    step = 1 << max(0, (count - 1).bit_length() - 1 - bits)
+    return -(-count // step) * step
 
 
 class PlannedBatches(Dataset[dict[str, torch.Tensor]]):

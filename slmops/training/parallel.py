@@ -16,6 +16,7 @@ import torch
 from slmops.signals.tensors import from_batch, into_batch
 from slmops.training.batches import padded_width
 from slmops.training.cores import THREADS, Cores, bounds_of
+from slmops.training.deferred import Deferred, Products, added
 from slmops.training.gradients import rows_of_embedding
 from slmops.training.machine import drops, evaluated, stays_on_cpu
 from slmops.training.projection import Projection
@@ -44,6 +45,7 @@ class DataParallel:
         twins: Of it.
         projections: Of each twin.
         lowered: Trained weights of the model, and what they are converted into.
+        deferred: Weights whose gradients are made when all threads' backward passes have ended.
         cores: A thread for each twin.
     """
 
@@ -51,6 +53,7 @@ class DataParallel:
     twins: tuple[Any, ...]
     projections: tuple[Projection | None, ...]
     lowered: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    deferred: Deferred
     cores: Cores
 
     @classmethod
@@ -77,7 +80,8 @@ class DataParallel:
                 stack.enter_context(rows_of_embedding(twin))
             trained = tuple((one, low) for one, low in lowered.items() if one.requires_grad)
             projections = tuple(projection and projection.of_twin(twin) for twin in twins)
-            yield cls(model, tuple(twins), projections, trained, stack.enter_context(Cores(THREADS)))
+            deferred = Deferred.of(model, twins, dtype)
+            yield cls(model, tuple(twins), projections, trained, deferred, stack.enter_context(Cores(THREADS)))
 
     def splits(self, batch: Mapping[str, torch.Tensor]) -> bool:
         """Whether a batch is worth it."""
@@ -92,15 +96,21 @@ class DataParallel:
                 low.copy_(weight)
 
         def one(place: int) -> torch.Tensor:
+            self.deferred.waiting[place].clear()
             own = loss(self.twins[place], self.projections[place], parts[place])
             own.backward()
             return own.detach()
 
+        def rest(products: list[Products]) -> None:
+            for some in products:
+                some.add()
+
         losses = self.cores.each(one, range(len(parts)))
+        self.cores.each(rest, self.deferred.shares(len(parts)))
         for parameter, *others in zip(self.model.parameters(), *(twin.parameters() for twin in self.twins), strict=True):
             for other in others:
                 if other.grad is not None:
-                    parameter.grad = _added(parameter.grad, other.grad)
+                    parameter.grad = added(parameter.grad, other.grad)
                     other.grad = None
         return torch.stack(losses).sum()
 
@@ -132,10 +142,6 @@ def split(batch: Mapping[str, torch.Tensor], parts: int) -> list[dict[str, torch
             part |= into_batch(signal.at(slice(start, end)))
         found.append(part)
     return found
-
-
-def _added(so_far: torch.Tensor | None, gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.float() if so_far is None else so_far.add_(gradient)
 
 
 def _lowered(model: Any, dtype: torch.dtype | None) -> dict[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import torch
 
-from slmops.training.batches import padded_width
+from slmops.training.batches import padded_count, padded_width
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Tree:
                 path.append(node)
             nodes.append(path + [0] * (width - length))
         answers, answer_index = torch.tensor([nodes[row][position] for row, position in predicting]).unique(return_inverse=True)
-        fill = [0] * (_nodes(len(tokens)) - len(tokens))
+        fill = [0] * (padded_count(len(tokens)) - len(tokens))
         return cls(
             input_ids=torch.tensor([tokens + fill]),
             position_ids=torch.tensor([depths + fill]),
@@ -87,9 +87,3 @@ class Tree:
         """Nodes that have twins, int64 ``[M]``, and which twins are theirs, float32 ``[M, S]`` of zeros and ones."""
         shared, which = self.twins[1].unique(return_inverse=True)
         return shared, (which == torch.arange(len(shared)).unsqueeze(1)).float()
-
-
-def _nodes(count: int) -> int:
-    """So many or a few more, one of sixteen numbers between powers of two: see :func:`slmops.training.batches.padded_width`."""
-    step = 1 << max(0, (count - 1).bit_length() - 5)
-    return -(-count // step) * step

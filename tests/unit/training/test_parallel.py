@@ -19,7 +19,7 @@ from slmops.models.widening import widen
 from slmops.sections import LoraSection, TrainingSection
 from slmops.signals.sampled import Sampled
 from slmops.signals.topk import TopK
-from slmops.training import loop, parallel, trainer
+from slmops.training import deferred, loop, parallel, trainer
 from slmops.training.batches import collate
 from slmops.training.cores import Cores
 from slmops.training.forward import losses_of, total_loss
@@ -33,10 +33,11 @@ VOCABULARY = 61
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Also on a machine with one core, and for batches as small as these."""
+    """Also on a machine with one core, and for batches and weights as small as these."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     monkeypatch.setattr(parallel, "_FEWEST_TOKENS", 1)
+    monkeypatch.setattr(deferred, "_NARROWEST", 3)
     yield
     torch.set_num_threads(before)
 
@@ -212,6 +213,13 @@ def trained(tiny_model: Path, template: Template, folder: Path, **values: Any) -
     return dict(open_student(folder, TrainingSection()).state_dict())
 
 
+def test_activations_that_are_computed_again_leave_the_same_for_later(tiny_model: Path, template: Template, tmp_path: Path) -> None:
+    kept = trained(tiny_model, template, tmp_path / "kept")
+    again = trained(tiny_model, template, tmp_path / "again", gradient_checkpointing=True)
+    for name, tensor in kept.items():
+        torch.testing.assert_close(again[name], tensor, atol=2e-5, rtol=1e-4)
+
+
 ADAPTERS: Mapping[str, LoraSection | None] = {
     "full": None,
     "lora": LoraSection(r=4),
@@ -232,14 +240,14 @@ def test_a_split_training_is_the_whole_one(
         torch.testing.assert_close(found[name], tensor, atol=2e-4, rtol=1e-3)
 
 
-def test_weights_converted_once_an_update_are_those_that_autocast_makes() -> None:
+def loss_in_bfloat16(one: Any, projection: Projection | None, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return total_loss(one, part, CrossEntropy(), projection) / ANSWERS
+
+
+def test_weights_converted_once_an_update_are_those_that_autocast_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two updates, so that the second meets weights that the first has changed; bit by bit."""
-    losses = WeightedSum.of([{"name": "cross_entropy"}])
-
-    def loss(one: Any, projection: Projection | None, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return total_loss(one, part, losses, projection) / ANSWERS
-
+    monkeypatch.setattr(deferred, "_NARROWEST", 10**9)  # a product of all rows is rounded once, not once a thread
     ends = []
     for dtype in (torch.bfloat16, None):
         one = model()
@@ -249,11 +257,62 @@ def test_weights_converted_once_an_update_are_those_that_autocast_makes() -> Non
             assert kinds == ({torch.float32, torch.bfloat16} if dtype else {torch.float32})
             optimizer = torch.optim.AdamW(one.parameters(), lr=1e-2)
             for _ in range(2):
-                threads.backward(batch_with("none"), loss)
+                threads.backward(batch_with("none"), loss_in_bfloat16)
                 optimizer.step()
                 optimizer.zero_grad()
         ends.append(one.state_dict())
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+def test_gradients_made_later_are_closer_to_those_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One product of all rows' bfloat16 is rounded once; two batches are accumulated, and the second has rows of its own."""
+    batches = [batch_with("none"), collate([row(6, 2, 7), row(2, 3, 8)], 0)]
+    exact = model()
+    for batch in batches:
+        (total_loss(exact, batch, CrossEntropy(), Projection.of(exact)) / ANSWERS).backward()
+    off = {}
+    for narrowest in (3, 10**9):
+        monkeypatch.setattr(deferred, "_NARROWEST", narrowest)
+        one = model()
+        with DataParallel.of(one, Projection.of(one), torch.bfloat16) as threads:
+            assert threads is not None
+            assert len(threads.deferred.weights) == (14 if narrowest == 3 else 0)
+            for batch in batches:
+                threads.backward(batch, loss_in_bfloat16)
+        assert gradients(one).keys() == gradients(exact).keys()
+        assert {gradient.dtype for gradient in gradients(one).values()} == {torch.float32}
+        off[narrowest] = sum(float((gradients(one)[name] - own).norm()) for name, own in gradients(exact).items())
+    assert 0 < off[3] < off[10**9]
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_whose_gradients_are_made_later(biased: bool) -> None:
+    """Trained linear layers without bias; what was left is split alike between the threads, and gone afterwards."""
+    one = model(attention_bias=biased)
+    one.model.layers[1].mlp.requires_grad_(False)
+    with DataParallel.of(one, Projection.of(one)) as threads:
+        assert threads is not None
+        layers = [layer.mlp for layer in one.model.layers[:1]] + [layer.self_attn for layer in one.model.layers if not biased]
+        expected = [part.weight for layer in layers for part in layer.children() if isinstance(part, torch.nn.Linear)]
+        assert {id(weight) for weight in threads.deferred.weights} == {id(weight) for weight in expected}
+        shares = []
+        original = type(threads.deferred).shares
+
+        def seen(self: Any, count: int) -> Any:
+            shares.append(original(self, count))
+            return shares[-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(threads.deferred), "shares", seen)
+            threads.backward(batch_with("none"), lambda own, parts, part: total_loss(own, part, CrossEntropy(), parts))
+        (parts,) = shares
+        weights = [weight for part in parts for products in part for weight, _ in products.outputs]
+        assert sorted(map(id, weights)) == sorted(map(id, expected))
+        readers = {len(products.outputs) for part in parts for products in part}
+        assert readers == ({1, 2} if biased else {1, 2, 3})  # what reads one input is multiplied by it together
+        first, second = (sum(products.size for products in part) for part in parts)
+        assert 0.5 <= first / second <= 2
+        assert threads.deferred.shares(2) == [[], []]
 
 
 def test_a_layer_that_is_not_there_gets_no_adapter(tiny_model: Path) -> None:
