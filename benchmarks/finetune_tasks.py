@@ -214,7 +214,7 @@ def trained(
             **training,
         },
     }
-    facts = finetune(build(FinetuneRecipe, recipe, where=root.name)).facts
+    facts = finetune(build(FinetuneRecipe, recipe, where=root.name), ["learning_rate"]).facts
     adapters = [file for name in (ADAPTER_WEIGHTS, BOTTLENECK_WEIGHTS) if (file := root / "adapter" / name).is_file()]
     trainable = sum(math.prod(one.shape) for file in adapters for one in tensor_infos(file).values()) or facts["parameters"]
     return {
