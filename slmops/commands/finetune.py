@@ -38,6 +38,15 @@ class Method(StrEnum):
     ADAPTER = "adapter"
 
 
+_LORAS = (Method.LORA, Method.DORA, Method.QLORA)
+_BOTTLENECKS = (Method.HOULSBY, Method.PFEIFFER, Method.ADAPTER)
+_METHODS_WITH = {
+    **dict.fromkeys(("--lora_r", "--lora_alpha", "--lora_dropout", "--target_modules"), _LORAS),
+    **dict.fromkeys(("--adapter_size", "--adapter_reduction_factor"), _BOTTLENECKS),
+    "--bits": (Method.QLORA,),
+}
+
+
 class TrainOn(StrEnum):
     """What of a row is trained on."""
 
@@ -89,7 +98,7 @@ def finetune(
     lora_r: Annotated[int | None, typer.Option("--lora_r", min=1, help="Rank")] = None,
     lora_alpha: Annotated[int | None, typer.Option("--lora_alpha", min=1, help="Scale")] = None,
     lora_dropout: Annotated[float | None, typer.Option("--lora_dropout", help="Dropout on the adapter's input")] = None,
-    bits: Annotated[int, typer.Option("--bits", help="Of the frozen weights with qlora: 4 or 8")] = 4,
+    bits: Annotated[int | None, typer.Option("--bits", help="Of the frozen weights with qlora: 4 or 8; left out: 4")] = None,
     target_modules: Annotated[
         str | None, typer.Option("--target_modules", help="Layers with an adapter, separated by commas; left out: all linear ones")
     ] = None,
@@ -161,23 +170,22 @@ def finetune(
         "dropout": lora_dropout,
         "target_modules": target_modules.split(",") if target_modules else None,
         "dora": True if method is Method.DORA else None,
-        "bits": bits if method is Method.QLORA else None,
+        "bits": bits or 4 if method is Method.QLORA else None,
     }
+    sized = {"--adapter_size": adapter_size, "--adapter_reduction_factor": reduction_factor}
+    shaped = {"--lora_r": lora_r, "--lora_alpha": lora_alpha, "--lora_dropout": lora_dropout, "--target_modules": target_modules}
+    _refuse_others(method, {**shaped, **sized, "--bits": bits})
     flags.note_mapped(group_by_length=group_by_length, logging_dir=logging_dir, report_to=report_to)
     if continue_adapter and method is Method.FULL:
         raise UsageError("all weights are asked for, and an adapter is continued", where="--method", fix="leave --method out")
-    is_bottleneck = method in (Method.HOULSBY, Method.PFEIFFER, Method.ADAPTER)
-    if not is_bottleneck and (reduction_factor is not None or adapter_size is not None):
-        flag = "--adapter_size" if adapter_size is not None else "--adapter_reduction_factor"
-        raise UsageError(f"{method} has no bottleneck", where=flag, fix="leave it out, or take --method pfeiffer or houlsby")
     bottleneck = {
         "kind": "houlsby" if method is Method.HOULSBY else "pfeiffer",
         "reduction_factor": reduction_factor,
         "size": adapter_size,
     }
     training: dict[str, Any] = {
-        "lora": _said(lora) if method in (Method.LORA, Method.DORA, Method.QLORA) else None,
-        "bottleneck": _said(bottleneck) if is_bottleneck else None,
+        "lora": _said(lora) if method in _LORAS else None,
+        "bottleneck": _said(bottleneck) if method in _BOTTLENECKS else None,
         "max_steps": max_steps,
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -244,3 +252,13 @@ def finetune(
 
 def _said(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _refuse_others(method: Method, values: dict[str, Any]) -> None:
+    """Refuse flags that would be without effect, since they are another method's."""
+    for flag, value in values.items():
+        if value is not None and method not in _METHODS_WITH[flag]:
+            takers = " or ".join(_METHODS_WITH[flag])
+            raise UsageError(
+                f"--method {method} has nothing that it would set", where=flag, fix=f"leave it out, or take --method {takers}"
+            )

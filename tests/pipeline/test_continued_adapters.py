@@ -150,7 +150,17 @@ def test_what_merging_lost_is_not_unmerged(finetune: Call, call: Call, tiny_mode
     assert not (tmp_path / "base").exists()
 
 
-def test_a_width_without_a_bottleneck_is_refused(finetune: Call) -> None:
-    refused = finetune("out", "--method", "lora", "--adapter_size", "8")
+@pytest.mark.parametrize(
+    ("method", "flag", "takers"),
+    [
+        ("lora", "--adapter_size", "houlsby or pfeiffer or adapter"),
+        ("full", "--lora_r", "lora or dora or qlora"),
+        ("pfeiffer", "--lora_alpha", "lora or dora or qlora"),
+        ("lora", "--bits", "qlora"),
+    ],
+)
+def test_a_flag_of_another_method_is_refused(finetune: Call, method: str, flag: str, takers: str) -> None:
+    refused = finetune("out", "--method", method, flag, "8")
     assert refused.code == 2
-    assert "--adapter_size: lora has no bottleneck" in refused.err
+    assert f"{flag}: --method {method} has nothing that it would set" in refused.err
+    assert f"--method {takers}" in " ".join(refused.err.split())
