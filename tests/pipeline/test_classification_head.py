@@ -22,28 +22,18 @@ from slmops.runtimes.folders import served_folder
 from slmops.serving.client import ask
 from tests.commands import Call, Result
 from tests.interruptions import interrupted_after
-
-LABELS = ("delivery", "refund", "account")
-TEMPLATE = "{phrase} => {tone}"
+from tests.phrases import LABELS, TEMPLATE, finetuning, phrases
 
 
 @pytest.fixture
 def finetune(tiny_model: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Train a head with the words given into ``tmp_path/NAME``."""
     monkeypatch.setenv("SLMOPS_CACHE", str(tmp_path / "cache"))
-    rows = [{"phrase": f"please {LABELS[n % 3]} number {n}", "tone": LABELS[n % 3]} for n in range(60)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fixed = ["--head", "--batch_size", "16", "--max_steps", "60", "--learning_rate", "3e-3", "training.patience=null"]
+    trained = finetuning(call, phrases(tmp_path), *fixed)
 
     def run(name: str, *more: object) -> Result:
-        given = ["--model_name_or_path", tiny_model, "--data_name", tmp_path / "train.jsonl", "--text_template", TEMPLATE]
-        fixed = [
-            "data.quality.language=any",
-            "data.quality.near_duplicates=null",
-            "training.precision=float32",
-            "training.patience=null",
-        ]
-        steps = ["--head", "--batch_size", "16", "--max_steps", "60", "--learning_rate", "3e-3", "--output_path", tmp_path / name]
-        return call("finetune", *given, *steps, *more, *fixed)
+        return trained(tiny_model, tmp_path / name, *more)
 
     return run
 

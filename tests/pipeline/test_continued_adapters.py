@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,23 +13,17 @@ from slmops.models.resolve import resolve
 from slmops.runtimes.base import Sampling, open_runtime
 from slmops.runtimes.folders import engine_of, served_folder
 from tests.commands import Call, Result
-
-LABELS = ("delivery", "refund", "account")
-TEMPLATE = "{phrase} => {tone}"
+from tests.phrases import TEMPLATE, finetuning, phrases
 
 
 @pytest.fixture
 def finetune(tiny_model: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Train with the words given into ``tmp_path/NAME``."""
     monkeypatch.setenv("SLMOPS_CACHE", str(tmp_path / "cache"))
-    rows = [{"phrase": f"please {LABELS[n % 3]} number {n}", "tone": LABELS[n % 3]} for n in range(60)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    trained = finetuning(call, phrases(tmp_path), "--max_steps", "8", "--learning_rate", "5e-3")
 
     def run(name: str, *more: object, model: Path = tiny_model) -> Result:
-        given = ["--model_name_or_path", model, "--data_name", tmp_path / "train.jsonl", "--text_template", TEMPLATE]
-        fixed = ["data.quality.language=any", "data.quality.near_duplicates=null", "training.precision=float32"]
-        steps = ["--max_steps", "8", "--learning_rate", "5e-3", "--output_path", tmp_path / name]
-        return call("finetune", *given, *steps, *more, *fixed)
+        return trained(model, tmp_path / name, *more)
 
     return run
 

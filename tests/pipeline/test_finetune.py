@@ -14,27 +14,21 @@ from slmops.files import read_json
 from slmops.models.load import load_model
 from slmops.models.resolve import resolve
 from tests.commands import Call, Result
-
-LABELS = ("delivery", "refund", "account")
-TEMPLATE = "{phrase} => {tone}"
+from tests.phrases import TEMPLATE, finetuning, phrases
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    rows = [{"phrase": f"please {LABELS[n % 3]} number {n}", "tone": LABELS[n % 3]} for n in range(60)]
-    file = tmp_path / "train.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
+    return phrases(tmp_path)
 
 
 @pytest.fixture
 def finetune(data: Path, tiny_model: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.setenv("SLMOPS_CACHE", str(tmp_path / "cache"))
+    trained = finetuning(call, data, "--max_steps", "8")
 
     def run(*more: object) -> Result:
-        given = ["--model_name_or_path", tiny_model, "--data_name", data, "--text_template", TEMPLATE, "--max_steps", "8"]
-        fixed = ["data.quality.language=any", "data.quality.near_duplicates=null", "training.precision=float32"]
-        return call("finetune", *given, "--output_path", tmp_path / "out", *more, *fixed)
+        return trained(tiny_model, tmp_path / "out", *more)
 
     return run
 
