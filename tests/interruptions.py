@@ -28,16 +28,26 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch, checkpoint: str) -> Itera
 
 
 @contextmanager
-def interrupted_in(monkeypatch: pytest.MonkeyPatch, call: int) -> Iterator[None]:
-    """While it lasts, a training is interrupted in so many-th computation of its loss."""
-    original, calls = trainer.total_loss, []
+def interrupted_in(
+    monkeypatch: pytest.MonkeyPatch, call: int, function: str = "total_loss", where: Any = trainer
+) -> Iterator[None]:
+    """While it lasts, a training is interrupted in so many-th call of a function, and says so with ``KeyboardInterrupt``.
 
-    def computed(*arguments: Any, **options: Any) -> Any:
+    Args:
+        monkeypatch: Of the test.
+        call: The first is 1.
+        function: Its name; that which computes the loss of a batch, or of a thread's rows.
+        where: What has it.
+    """
+    original, calls = getattr(where, function), []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
         calls.append(call)
         if len(calls) == call:
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "total_loss", computed)
-        yield
+        patch.setattr(where, function, counted)
+        with pytest.raises(KeyboardInterrupt):
+            yield

@@ -17,8 +17,8 @@ from slmops.models.adapter import Adapter, merge_adapter
 from slmops.models.load import load_model, load_tokenizer
 from slmops.models.widening import token_rows, widen
 from slmops.sections import LoraSection, TrainingSection
-from slmops.training import trainer
 from slmops.training.loop import train
+from tests.interruptions import interrupted_in
 
 FORMAT = "<|start_header_id|>user<|end_header_id|>{text}<|eot_id|>{label}"
 MARKS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
@@ -134,19 +134,10 @@ def test_new_rows_are_trained_beside_an_adapter_and_merged(
 def test_an_interrupted_training_of_new_rows_goes_on_to_the_same_bytes(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lora, original, calls = LoraSection(r=2), trainer.total_loss, []
-
-    def killed(*arguments: Any, **options: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(*arguments, **options)
-
+    lora = LoraSection(r=2)
     trained(tiny_model, tmp_path / "whole", lora)
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "total_loss", killed)
-        with pytest.raises(KeyboardInterrupt):
-            trained(tiny_model, tmp_path / "resumed", lora)
+    with interrupted_in(monkeypatch, 3):
+        trained(tiny_model, tmp_path / "resumed", lora)
     assert [folder.name for folder in (tmp_path / "resumed-work").glob("checkpoint-2")]
     trained(tiny_model, tmp_path / "resumed", lora)
     bytes_of = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "resumed")]

@@ -24,6 +24,7 @@ from slmops.training.loop import Trained, train
 from slmops.training.objectives import WeightedSum
 from slmops.training.objectives.contrastive import Contrastive
 from slmops.training.pairs import Pair, PairLoss, describe, into_batch, pairs_of
+from tests.interruptions import interrupted_in
 
 SAME, DIFFERENT = "entailment", "contradiction"
 TEXTS = (
@@ -234,18 +235,8 @@ def test_rows_without_a_pair_train_as_before(run: Train, tmp_path: Path, monkeyp
 def test_an_interrupted_run_goes_on_to_the_same_bytes(run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"max_steps": 4, "batch_size": 3, "gradient_accumulation_steps": 2}
     run("whole", **options)
-    original, calls = PairLoss.__call__, []
-
-    def interrupted(self: PairLoss, *arguments: Any, **more: Any) -> torch.Tensor:
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return original(self, *arguments, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PairLoss, "__call__", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run("model", checkpoint_seconds=0, **options)
+    with interrupted_in(monkeypatch, 6, "__call__", PairLoss):
+        run("model", checkpoint_seconds=0, **options)
     assert (tmp_path / "model-work/checkpoint-2/complete").is_file()
     run("model", checkpoint_seconds=0, **options)
     assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()

@@ -20,12 +20,13 @@ from slmops.signals.distribution import Distribution
 from slmops.signals.sampled import Sampled
 from slmops.signals.store import SignalStore, row_key, write_signals
 from slmops.signals.topk import TopK
-from slmops.training import loop, trainer
+from slmops.training import loop
 from slmops.training.batches import collate
 from slmops.training.forward import answers_of
 from slmops.training.inputs import open_student
 from slmops.training.loop import Trained, train
 from slmops.training.watching import looked_at
+from tests.interruptions import interrupted_in
 
 LABELS = ("delivery", "refund of the money", "account")
 ROWS = [Row.of(f"question {number}" + " please" * (number % 4), LABELS[number % 3], f"rows.csv:{number}") for number in range(8)]
@@ -233,20 +234,6 @@ def test_the_allocator_setting_is_harmless() -> None:
     assert autocast_type("auto") in (None, torch.bfloat16)
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
-    """Interrupt the ``call``-th call of a function of the loop."""
-    where = trainer if hasattr(trainer, name) else loop
-    original, calls = getattr(where, name), []
-
-    def interrupted(*arguments: Any, **options: Any) -> Any:
-        calls.append(name)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(where, name, interrupted)
-
-
 @pytest.mark.parametrize(
     ("function", "call"),
     [("total_loss", 5), ("mark_complete", 4)],
@@ -259,10 +246,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_and_curve(
     whole = run("whole", **{**options, "checkpoint_seconds": 1e9})
     assert not list((tmp_path / "whole-work").glob("checkpoint-*"))
 
-    with monkeypatch.context() as patch:
-        stop_at(patch, function, call)
-        with pytest.raises(KeyboardInterrupt):
-            run("model", **options)
+    with interrupted_in(monkeypatch, call, function):
+        run("model", **options)
     newest = tmp_path / "model-work" / "checkpoint-4"
     assert (newest / "trainer_state.json").is_file()
     if function == "mark_complete":
@@ -344,10 +329,8 @@ def test_a_run_that_stops_early_goes_on_to_the_same_bytes(run: Train, tmp_path: 
     options = {**OVERFITTING, "keep": "best", "patience": 2, "checkpoint_seconds": 0}
     whole = run("whole", **options)
     for call in (2, whole.steps - 1):  # the second time all is done but the last two updates
-        with monkeypatch.context() as patch:
-            stop_at(patch, "mark_complete", call)
-            with pytest.raises(KeyboardInterrupt):
-                run(f"model-{call}", **options)
+        with interrupted_in(monkeypatch, call, "mark_complete"):
+            run(f"model-{call}", **options)
         resumed = run(f"model-{call}", **options)
         assert (resumed.curve, resumed.steps, resumed.kept) == (whole.curve, whole.steps, whole.kept)
         assert (tmp_path / f"model-{call}/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()

@@ -24,13 +24,13 @@ from slmops.teachers.local import LocalTeacher
 from slmops.teachers.matching import MatchedLayers
 from slmops.teachers.signals import internal_rows, signal_rows
 from slmops.testing.tiny import save_tiny_model
-from slmops.training import loop, trainer
 from slmops.training.batches import collate
 from slmops.training.forward import total_loss
 from slmops.training.loop import Trained, train
 from slmops.training.matching import LayerLosses
 from slmops.training.objectives import WeightedSum
 from slmops.training.projection import Projection
+from tests.interruptions import interrupted_in
 
 LABELS = ("delivery", "refund of the money", "account")
 ROWS = [Row.of(f"question {number}" + " please" * (number % 4), LABELS[number % 3], f"rows.csv:{number}") for number in range(8)]
@@ -223,19 +223,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 ) -> None:
     options: dict[str, Any] = {"max_steps": 4, "checkpoint_seconds": 0, "lora": lora, "objectives": [HIDDEN, RELATIONS]}
     whole = run("whole", **options)
-    where = trainer if hasattr(trainer, function) else loop
-    original, calls = getattr(where, function), []
-
-    def interrupted(*arguments: Any, **keywords: Any) -> Any:
-        calls.append(function)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return original(*arguments, **keywords)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(where, function, interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run("model", **options)
+    with interrupted_in(monkeypatch, call, function):
+        run("model", **options)
     assert list((tmp_path / "model-work").glob("checkpoint-*/layer_projections.pt"))
     resumed = run("model", **options)
     assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()

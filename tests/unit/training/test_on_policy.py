@@ -25,6 +25,7 @@ from slmops.training.loop import Trained, train
 from slmops.training.objectives import WeightedSum
 from slmops.training.on_policy import OwnSamples, Updates, signal_terms
 from slmops.training.pairs import PairLoss
+from tests.interruptions import interrupted_in
 
 LABELS = ("delivery", "refund of the money", "account")
 ROWS = [Row.of(f"question {number}" + " please" * (number % 4), LABELS[number % 3], f"rows.csv:{number}") for number in range(8)]
@@ -411,18 +412,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_and_facts(
         "learning_rate": 1e-2,
     }
     whole = run("whole", scorer=Scorer(), signals=Cached(template), **{**options, "checkpoint_seconds": 1e9})
-    original, calls = trainer.total_loss, []
-
-    def interrupted(*arguments: Any) -> torch.Tensor:
-        calls.append(arguments)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "total_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run("model", scorer=Scorer(), signals=Cached(template), **options)
+    with interrupted_in(monkeypatch, 5):
+        run("model", scorer=Scorer(), signals=Cached(template), **options)
     assert '"waiting":{"4":' in (tmp_path / "model-work" / "checkpoint-4" / "own_samples.json").read_text()
     resumed = run("model", scorer=Scorer(), signals=Cached(template), **options)
     assert weights(tmp_path / "model") == weights(tmp_path / "whole")

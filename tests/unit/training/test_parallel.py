@@ -27,6 +27,7 @@ from slmops.training.inputs import _with_lora, open_student
 from slmops.training.objectives import CrossEntropy, WeightedSum
 from slmops.training.parallel import DataParallel, split
 from slmops.training.projection import Projection
+from tests.interruptions import interrupted_in
 
 VOCABULARY = 61
 
@@ -360,19 +361,17 @@ def test_a_split_training_is_interrupted_and_goes_on_to_the_same_bytes(
 ) -> None:
     lora = ADAPTERS[adapter]
     trained(tiny_model, template, tmp_path / "whole", lora=lora, precision=precision)
-    original, calls = trainer.total_loss, []
+    original, threads = trainer.total_loss, set()
 
-    def interrupted(*given: Any) -> Any:
-        calls.append(threading.current_thread().name)
-        if len(calls) == 15:
-            raise KeyboardInterrupt
+    def seen(*given: Any) -> Any:
+        threads.add(threading.current_thread().name)
         return original(*given)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "total_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            trained(tiny_model, template, tmp_path / "model", checkpoint_seconds=0, lora=lora, precision=precision)
-    assert all(name.startswith("slmops-cores") for name in calls)
+    monkeypatch.setattr(trainer, "total_loss", seen)
+    with interrupted_in(monkeypatch, 15):
+        trained(tiny_model, template, tmp_path / "model", checkpoint_seconds=0, lora=lora, precision=precision)
+    assert len(threads) == 2
+    assert all(name.startswith("slmops-cores") for name in threads)
     assert (tmp_path / "model-work" / "checkpoint-3").is_dir()
     trained(tiny_model, template, tmp_path / "model", checkpoint_seconds=0, lora=lora, precision=precision)
     assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()

@@ -84,8 +84,7 @@ def test_a_resumed_run_reports_nothing_twice(run: Train, tmp_path: Path, monkeyp
     options: dict[str, Any] = {"max_steps": 8, "logging_steps": 2, "eval_steps": 8, "save_steps": 3, "report_to": ["tensorboard"]}
     whole = run("whole", **options)
     with interrupted_in(monkeypatch, 6):
-        with pytest.raises(KeyboardInterrupt):
-            run("model", **options)
+        run("model", **options)
     assert [step for step, _ in told(tmp_path / "model-logs")["train/loss"]] == [2, 4]
     assert [folder.name for folder in (tmp_path / "model-work").glob("checkpoint-*")] == ["checkpoint-3"]
     resumed = run("model", **options)

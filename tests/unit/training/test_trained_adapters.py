@@ -91,8 +91,7 @@ def test_an_interrupted_training_of_bottlenecks_goes_on_to_the_same_bytes(
     options = {"max_steps": 6, "checkpoint_seconds": 0, **section}
     whole = run("whole", **options)
     with interrupted_in(monkeypatch, 4):
-        with pytest.raises(KeyboardInterrupt):
-            run(**options)
+        run(**options)
     checkpoint = tmp_path / "adapter-work/checkpoint-3/model.safetensors"
     assert all("bottleneck_" in name for name in load_file(checkpoint))
     resumed = run(**options)
