@@ -19,6 +19,7 @@ from slmops.training.cores import THREADS, Cores, bounds_of
 from slmops.training.deferred import Deferred, Products, added
 from slmops.training.gradients import rows_of_embedding
 from slmops.training.machine import drops, evaluated, stays_on_cpu
+from slmops.training.norms import quicken
 from slmops.training.projection import Projection
 
 _FEWEST_TOKENS = 256
@@ -77,6 +78,7 @@ class DataParallel:
         with ExitStack() as stack:
             twins = [_twin(model, lowered) for _ in range(THREADS)]
             for twin in twins:
+                quicken(twin, dtype if lowered else None)
                 stack.enter_context(rows_of_embedding(twin))
             trained = tuple((one, low) for one, low in lowered.items() if one.requires_grad)
             projections = tuple(projection and projection.of_twin(twin) for twin in twins)
