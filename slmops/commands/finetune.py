@@ -170,7 +170,7 @@ def finetune(
         "dropout": lora_dropout,
         "target_modules": target_modules.split(",") if target_modules else None,
         "dora": True if method is Method.DORA else None,
-        "bits": bits or 4 if method is Method.QLORA else None,
+        "bits": (4 if bits is None else bits) if method is Method.QLORA else None,
     }
     sized = {"--adapter_size": adapter_size, "--adapter_reduction_factor": reduction_factor}
     shaped = {"--lora_r": lora_r, "--lora_alpha": lora_alpha, "--lora_dropout": lora_dropout, "--target_modules": target_modules}

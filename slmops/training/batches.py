@@ -104,15 +104,15 @@ def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.T
 
 def padded_width(length: int) -> int:
     """The width of a batch whose longest row has so many tokens: one of eight between powers of two, and any up to 16."""
-    return rounded(length, 3)
+    return _rounded(length, 3)
 
 
 def padded_count(count: int) -> int:
     """So many tokens that lie one after the other, or a few more: one of sixteen numbers between powers of two."""
-    return rounded(count, 4)
+    return _rounded(count, 4)
 
 
-def rounded(count: int, bits: int) -> int:
+def _rounded(count: int, bits: int) -> int:
     """The least of ``2 ** bits`` numbers between powers of two that is not below a count.
 
     Libraries prepare a kernel for each shape of a product that they meet; batches of any size would meet a new one in nearly

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -37,6 +38,23 @@ def evaluated(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
+
+
+def few_logits(model: torch.nn.Module, dtype: torch.dtype | None) -> torch.Tensor | None:
+    """A model's logits of a few tokens, by which changes to it are tried; ``None`` where a product has two number types.
+
+    Args:
+        model: A causal language model of transformers, or one with a classification head.
+        dtype: Of autocast.
+    """
+    run: Any = model
+    tokens = torch.arange(8).unsqueeze(0) % run.get_input_embeddings().weight.shape[0]
+    with evaluated(model), torch.no_grad(), torch.autocast("cpu", dtype=dtype):
+        try:
+            found: torch.Tensor = run(input_ids=tokens, use_cache=False).logits
+        except RuntimeError:
+            return None
+    return found
 
 
 def drops(model: torch.nn.Module) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from slmops.training.machine import few_logits
+
 _EPSILONS = ("variance_epsilon", "eps")
 
 
@@ -31,26 +33,15 @@ def quicken(model: Any, dtype: torch.dtype | None) -> None:
 
 def _hand_on(model: Any, norms: dict[str, Norm], dtype: torch.dtype) -> None:
     """Have norms within layers hand on a number type, those of one name together, where this changes not a bit of the logits."""
-    expected = _logits(model, dtype)
+    expected = few_logits(model, dtype)
     for ending in sorted({name.rpartition(".")[2] for name in norms if ".layers." in name}):
         some = [norm for name, norm in norms.items() if ".layers." in name and name.endswith(f".{ending}")]
         for norm in some:
             norm.dtype = dtype
-        found = _logits(model, dtype)
+        found = few_logits(model, dtype)
         if found is None or expected is None or not torch.equal(found, expected):
             for norm in some:
                 norm.dtype = None
-
-
-def _logits(model: Any, dtype: torch.dtype) -> torch.Tensor | None:
-    """Those of a few tokens; ``None`` where number types do not meet."""
-    tokens = torch.arange(8).unsqueeze(0) % model.get_input_embeddings().weight.shape[0]
-    with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
-        try:
-            found: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
-        except RuntimeError:
-            return None
-    return found
 
 
 @dataclass

@@ -18,7 +18,7 @@ from slmops.training.batches import padded_width
 from slmops.training.cores import THREADS, Cores, bounds_of
 from slmops.training.deferred import Deferred, Products, added
 from slmops.training.gradients import rows_of_embedding
-from slmops.training.machine import drops, evaluated, stays_on_cpu
+from slmops.training.machine import drops, few_logits, stays_on_cpu
 from slmops.training.norms import quicken
 from slmops.training.projection import Projection
 
@@ -170,16 +170,8 @@ def _twin(model: Any, lowered: Mapping[torch.Tensor, torch.Tensor]) -> Any:
 
 def _same_states(model: Any, twin: Any, dtype: torch.dtype | None) -> bool:
     """Whether autocast makes of both the same, tried on a few tokens: some layers compute in float32 whatever surrounds them."""
-    tokens = torch.arange(8).unsqueeze(0) % model.get_input_embeddings().weight.shape[0]
-    found = []
-    for one in (model, twin):
-        with evaluated(one), torch.no_grad(), torch.autocast("cpu", dtype=dtype):
-            try:
-                found.append(one(input_ids=tokens, use_cache=False).logits)
-            except RuntimeError:  # a product of two number types
-                return False
-    own, others = found
-    return bool(torch.equal(own, others))
+    own, others = few_logits(model, dtype), few_logits(twin, dtype)
+    return own is not None and others is not None and torch.equal(own, others)
 
 
 def _trains_a_large_vocabulary(model: Any) -> bool:

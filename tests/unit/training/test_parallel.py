@@ -100,8 +100,9 @@ def test_parts_are_what_would_have_been_made_of_their_rows(form: str, parts: int
 
 
 @pytest.mark.parametrize("form", ["topk", "sampled"])
-def test_threads_find_the_loss_and_the_gradients_of_the_whole(form: str) -> None:
+def test_threads_find_the_loss_and_the_gradients_of_the_whole(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice without an update between them, as batches are accumulated."""
+    monkeypatch.setattr(parallel, "quicken", lambda *_: None)  # norms add up in another order
     losses = WeightedSum.of([{"name": "cross_entropy", "weight": 0.3}, {"name": "forward_kl", "weight": 0.7}])
     whole, shared, batch = model(), model(), batch_with(form)
 
@@ -118,12 +119,13 @@ def test_threads_find_the_loss_and_the_gradients_of_the_whole(form: str) -> None
     assert gradients(shared).keys() == gradients(whole).keys()
     assert len(gradients(shared)) == 19
     for name, gradient in gradients(whole).items():
-        torch.testing.assert_close(gradients(shared)[name], gradient, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(gradients(shared)[name], gradient, atol=1e-6, rtol=1e-5)
 
 
 def test_threads_train_the_rows_of_new_tokens_beside_an_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The output layer is the embedding, and both read the rows of one parameter."""
     monkeypatch.setattr(parallel, "_LARGE", 0)
+    monkeypatch.setattr(parallel, "quicken", lambda *_: None)  # norms add up in another order
 
     def loss(one: Any, projection: Projection | None, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return total_loss(one, part, CrossEntropy(), projection) / ANSWERS
@@ -144,7 +146,7 @@ def test_threads_train_the_rows_of_new_tokens_beside_an_adapter(monkeypatch: pyt
     (rows,) = (name for name in gradients(whole) if "trainable_tokens" in name)
     assert gradients(whole)[rows].abs().sum(-1).min() > 0
     for name, gradient in gradients(whole).items():
-        torch.testing.assert_close(gradients(shared)[name], gradient, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(gradients(shared)[name], gradient, atol=1e-6, rtol=1e-5)
 
 
 def test_threads_share_the_weights_and_run_at_the_same_time() -> None:
