@@ -264,9 +264,10 @@ class StudentSection(Section):
         None, description="Catalogue name, folder, .gguf file or hub id; absent: the teacher's, where it is one"
     )
     layers: int | None = Field(None, ge=2, description="Cut it to so many layers; absent: all, or what the target allows")
-    keep: Literal["first", "uniform", "importance"] = Field(
+    keep: Literal["first", "uniform", "importance"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
         "first",
-        description="Which layers a cut keeps: the first ones, evenly spread ones, or those that the training rows need most",
+        description="Which layers a cut keeps: the first ones, evenly spread ones, those that the training rows need most, "
+        "or these: [0, 1, 2, 16, 17, 29]",
     )
     vocabulary: Literal["all", "trim"] | Annotated[int, Field(ge=256)] | None = Field(
         None,
@@ -279,6 +280,15 @@ class StudentSection(Section):
     target_precision: Literal["float32", "int8", "int4"] = Field(
         "int4", description="What a target in MB is about: the folder in float32, or a package of 8 or 4 bits"
     )
+
+    @model_validator(mode="after")
+    def _layers_are_named_once(self) -> StudentSection:
+        if isinstance(self.keep, tuple):
+            if len(self.keep) < 2 or list(self.keep) != sorted(set(self.keep)):
+                raise ValueError("keep: give two or more numbers of layers from 0, each once, in their order")
+            if self.layers not in (None, len(self.keep)):
+                raise ValueError(f"keep names {len(self.keep)} layers, and layers says {self.layers}: leave layers out")
+        return self
 
 
 class ParitySection(Section):

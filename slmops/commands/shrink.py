@@ -25,6 +25,7 @@ from slmops.models.resolve import ResolvedModel, resolve
 from slmops.models.shrink import Wish, cut_model, plan_cut
 from slmops.models.timing import Request, measure_request
 from slmops.progress import say
+from slmops.sections import StudentSection
 
 app = new_app()
 
@@ -42,8 +43,11 @@ def shrink(
     pool: Annotated[Path | None, typer.Option(help="More of them, without answers")] = None,
     layers: Annotated[int | None, typer.Option(min=2, help="Layers to keep; left out: what the target allows")] = None,
     keep: Annotated[
-        Literal["first", "uniform", "importance"],
-        typer.Option(help="Which layers: the first, evenly spread, or those that change most of what passes through"),
+        str,
+        typer.Option(
+            help="Which layers: first, uniform (evenly spread), importance (those that change most of what passes through), or "
+            "their numbers from 0: 0,1,2,16,17,29"
+        ),
     ] = "first",
     vocabulary: Annotated[
         str | None, typer.Option(help="all, trim, or a number of tokens; left out: what the target allows, else all")
@@ -62,7 +66,8 @@ def shrink(
 
     The smaller model knows less until it is trained: it is a student, not a replacement.
     """
-    wish = Wish(layers, keep, _vocabulary(vocabulary), target, precision)
+    asked = {"layers": layers, "keep": _keep(keep), "vocabulary": _vocabulary(vocabulary)}
+    wish = Wish.of(build(StudentSection, {**asked, "target": target, "target_precision": precision}, where="shrink"))
     if not wish.cuts:
         raise UsageError("nothing says how small the model shall be", where="shrink", fix="give --target 20MB, or --layers 8")
     columns = {"text_template": text_template, "input_field": input_field, "answer_field": answer_field}
@@ -109,6 +114,10 @@ def _vocabulary(text: str | None) -> Literal["all", "trim"] | int | None:
     if not text.isdecimal() or int(text) == 0:
         raise UsageError(f"{text!r} is no size of a vocabulary", where="--vocabulary", fix="give all, trim, or a number of tokens")
     return int(text)
+
+
+def _keep(text: str) -> str | list[str]:
+    return text.split(",") if "," in text or text.isdecimal() else text
 
 
 def _rows(files: dict[str, Path | None], columns: dict[str, str | None]) -> list[Row]:

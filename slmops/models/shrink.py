@@ -17,7 +17,7 @@ from slmops.models.timing import Request, Timing, measure_parts
 from slmops.models.vocabulary import Vocabulary, trim_vocabulary
 from slmops.sections import StudentSection
 
-Keep = Literal["first", "uniform", "importance"]
+Keep = Literal["first", "uniform", "importance"] | tuple[int, ...]
 
 _LEAST_LAYERS = 2
 
@@ -28,7 +28,8 @@ class Wish:
 
     Args:
         layers: Layers to keep; ``None``: all, or as many as the target allows.
-        keep: Which ones: the first, evenly spread ones, or those that turn what passes through them most.
+        keep: Which ones: the first, evenly spread ones, those that turn what passes through them most, or their numbers
+            from 0, in which case ``layers`` is not needed.
         vocabulary: Tokens to keep: ``all``, ``trim`` (what the texts need and a margin of common ones) or how many;
             ``None``: all, or with a target and texts as many as it allows.
         target: How small or fast it shall be, such as ``20MB``; ``None``: as layers and vocabulary say.
@@ -49,7 +50,12 @@ class Wish:
     @property
     def cuts(self) -> bool:
         """Whether anything is asked for."""
-        return self.layers is not None or self.target is not None or self.trims
+        return self.depth is not None or self.target is not None or self.trims
+
+    @property
+    def depth(self) -> int | None:
+        """How many layers are asked for."""
+        return self.layers if isinstance(self.keep, str) else len(self.keep)
 
     @property
     def trims(self) -> bool:
@@ -85,9 +91,11 @@ def plan_cut(
     """
     anatomy = Anatomy.of(model)
     target = Target.parse(wish.target) if wish.target is not None else None
-    if wish.layers is not None and wish.layers > anatomy.layers:
-        what = f"there are {anatomy.layers} layers, not {wish.layers}"
+    if wish.depth is not None and wish.depth > anatomy.layers:
+        what = f"there are {anatomy.layers} layers, not {wish.depth}"
         raise ModelError(what, where=str(model), fix=f"give 2 to {anatomy.layers}")
+    if not isinstance(wish.keep, str) and wish.keep[-1] >= anatomy.layers:
+        raise ModelError(f"there is no layer {wish.keep[-1]}", where=str(model), fix=f"the last one is {anatomy.layers - 1}")
     if wish.vocabulary == "trim" and not rows:
         raise ModelError("no text says which tokens are needed", where="vocabulary: trim", fix="give rows: --data FILE")
     trims = wish.trims and (bool(rows) or isinstance(wish.vocabulary, int))
@@ -150,13 +158,13 @@ def _shape(
         order.first(asked)
         least = usual = most = asked
     if target is None:
-        return wish.layers or anatomy.layers, usual
-    deepest = wish.layers or anatomy.layers
+        return wish.depth or anatomy.layers, usual
+    deepest = wish.depth or anatomy.layers
     if wish.vocabulary == "trim":
         most = usual
     elif asked is None and size(deepest, anatomy.vocabulary) <= target.value:
         return deepest, anatomy.vocabulary
-    fewest = wish.layers or min(_LEAST_LAYERS, anatomy.layers)
+    fewest = wish.depth or min(_LEAST_LAYERS, anatomy.layers)
     possible = range(fewest, deepest + 1)
     layers = max((number for number in possible if size(number, usual) <= target.value), default=fewest)
     if size(layers, least) > target.value:
@@ -185,6 +193,8 @@ def _advice(order: Vocabulary | None, wish: Wish) -> str:
 def _kept(
     model: Path, keep: Keep, total: int, layers: int, rows: Sequence[Sequence[int]]
 ) -> tuple[list[int], tuple[float, ...] | None]:
+    if not isinstance(keep, str):
+        return list(keep), None
     if layers == total:
         return list(range(total)), None
     if keep == "importance":

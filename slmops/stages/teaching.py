@@ -141,7 +141,7 @@ def _shape_key(wish: Wish) -> dict[str, object]:
     if not wish.cuts:
         return {"layers": None}
     more = {"vocabulary": wish.vocabulary, "target": wish.target, "precision": wish.precision if wish.target else None}
-    return {"layers": wish.layers, "keep": wish.keep, **{name: value for name, value in more.items() if value is not None}}
+    return {"layers": wish.depth, "keep": wish.keep, **{name: value for name, value in more.items() if value is not None}}
 
 
 def _cut(source: Path, target: Path, work: Path, wish: Wish, template: Template, rows: list[Row]) -> CutPlan:

@@ -75,10 +75,20 @@ def test_a_number_of_layers_or_tokens_needs_no_target(model: Path, data: Path, t
     assert (config["num_hidden_layers"], config["vocab_size"]) == (2, 360)
 
 
+def test_layers_are_named_by_their_numbers(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shrink("--model", model, "--keep", "0,2,3", "-o", tmp_path / "out", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kept_layers"] == [0, 2, 3]
+    assert read_config(tmp_path / "out")["num_hidden_layers"] == 3
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
         ((), "nothing says how small"),
+        (("--keep", "0,9"), "there is no layer 9"),
+        (("--keep", "2,0"), "each once, in their order"),
+        (("--keep", "0,1", "--layers", 3), "leave layers out"),
+        (("--keep", "best", "--layers", 3), "keep"),
         (("--target", "20 pounds"), "is no target"),
         (("--target", "1K"), "cannot be reached"),
         (("--vocabulary", "few"), "is no size of a vocabulary"),

@@ -52,7 +52,14 @@ def test_the_margin_is_some_thousand_tokens() -> None:
     assert 2000 <= MARGIN <= 8192
 
 
-@pytest.mark.parametrize(("wish", "kept"), [(Wish(layers=3), [0, 1, 2]), (Wish(layers=3, keep="uniform"), [0, 3, 5])])
+@pytest.mark.parametrize(
+    ("wish", "kept"),
+    [
+        (Wish(layers=3), [0, 1, 2]),
+        (Wish(layers=3, keep="uniform"), [0, 3, 5]),
+        (Wish(keep=(0, 4, 5)), [0, 4, 5]),
+    ],
+)
 def test_layers_alone(model: Path, tmp_path: Path, wish: Wish, kept: list[int]) -> None:
     plan = plan_cut(model, wish)
     assert (list(plan.layers), plan.vocabulary, plan.tokens) == (kept, 384, None)
