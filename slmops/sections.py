@@ -264,10 +264,10 @@ class StudentSection(Section):
         None, description="Catalogue name, folder, .gguf file or hub id; absent: the teacher's, where it is one"
     )
     layers: int | None = Field(None, ge=2, description="Cut it to so many layers; absent: all, or what the target allows")
-    keep: Literal["first", "uniform", "importance"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    keep: Literal["first", "uniform", "importance", "copying"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
         "first",
-        description="Which layers a cut keeps: the first ones, evenly spread ones, those that the training rows need most, "
-        "or these: [0, 1, 2, 16, 17, 29]",
+        description="Which layers a cut keeps: the first ones, evenly spread ones, those that the training rows need most, those "
+        "that copy (for answers in words of the question), or these: [0, 1, 2, 16, 17, 29]",
     )
     vocabulary: Literal["all", "trim"] | Annotated[int, Field(ge=256)] | None = Field(
         None,

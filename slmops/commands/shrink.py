@@ -20,7 +20,6 @@ from slmops.data.sources import FilesSource, look_at
 from slmops.errors import UsageError
 from slmops.files import digest
 from slmops.models.cutplan import CutPlan
-from slmops.models.importance import describe_influence
 from slmops.models.resolve import ResolvedModel, resolve
 from slmops.models.shrink import Wish, cut_model, plan_cut
 from slmops.models.timing import Request, measure_request
@@ -45,8 +44,8 @@ def shrink(
     keep: Annotated[
         str,
         typer.Option(
-            help="Which layers: first, uniform (evenly spread), importance (those that change most of what passes through), or "
-            "their numbers from 0: 0,1,2,16,17,29"
+            help="Which layers: first, uniform (evenly spread), importance (those that change most of what passes through), "
+            "copying (those that copy words), or their numbers from 0: 0,1,2,16,17,29"
         ),
     ] = "first",
     vocabulary: Annotated[
@@ -75,13 +74,10 @@ def shrink(
     found = resolve(model)
     texts, request = _texts(found, rows, chat_template, text_template)
     planned = plan_cut(found.path, wish, rows=texts, request=request)
-    text = planned.table()
-    if planned.influence is not None:
-        text += f"\n{describe_influence(planned.influence, planned.layers)}"
     if plan:
-        print(json.dumps(planned.as_dict(), ensure_ascii=False) if as_json else text)
+        print(json.dumps(planned.as_dict(), ensure_ascii=False) if as_json else planned.table())
         return
-    say(text)
+    say(planned.table())
     facts = _make(found, planned, StageKey("shrink", "model", 1, asdict(wish), _parents(found, texts)), output_path)
     print(json.dumps(facts, ensure_ascii=False) if as_json else _done(facts, planned, output_path))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from slmops.models.copying import Copying, describe_copying
+from slmops.models.importance import describe_influence
 from slmops.models.sizes import BYTES, Anatomy, Precision, Target
 from slmops.models.timing import Timing
 
@@ -23,6 +25,7 @@ class CutPlan:
         precision: Of a target of megabytes.
         timing: Times of the parent's parts, where the target is a time.
         influence: Of each layer, where that decided.
+        copying: What each layer copies, where that decided.
     """
 
     parent: Anatomy
@@ -33,7 +36,8 @@ class CutPlan:
     target: Target | None
     precision: Precision
     timing: Timing | None
-    influence: tuple[float, ...] | None
+    influence: tuple[float, ...] | None = None
+    copying: tuple[Copying, ...] | None = None
 
     def figures(self) -> dict[str, Any]:
         """Of parent and cut: ``layers``, ``vocabulary``, ``parameters``, ``mb`` by precision, ``ms`` (estimated)."""
@@ -50,7 +54,7 @@ class CutPlan:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: :meth:`figures`, ``kept_layers``, ``influence``, ``needed_tokens``, ``target``."""
+        """For JSON: :meth:`figures`, ``kept_layers``, ``influence``, ``copying``, ``needed_tokens``, ``target``."""
         return {
             **self.figures(),
             "kept_layers": list(self.layers),
@@ -59,6 +63,7 @@ class CutPlan:
             **({"precision": self.precision} if self.target and self.target.unit == "MB" else {}),
             **({"request": str(self.timing.request)} if self.timing else {}),
             **({"influence": [round(value, 5) for value in self.influence]} if self.influence else {}),
+            **({"copying": [asdict(layer) for layer in self.copying]} if self.copying else {}),
         }
 
     def table(self) -> str:
@@ -73,6 +78,10 @@ class CutPlan:
         widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
         text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
         text.append(f"layers kept  {', '.join(map(str, self.layers))}")
+        if self.influence is not None:
+            text.append(describe_influence(self.influence, self.layers))
+        if self.copying is not None:
+            text.append(describe_copying(self.copying, self.layers))
         if self.needed is not None:
             text.append(f"tokens       {self.needed:,} needed, {self.vocabulary - self.needed:,} common ones beside")
         if self.timing is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from slmops.errors import ModelError
+from slmops.models.copying import Copying, copying_layers, copying_of
 from slmops.models.cutplan import CutPlan
 from slmops.models.depth import cut_depth, uniform_layers
 from slmops.models.importance import block_influence, important_layers
@@ -17,7 +18,7 @@ from slmops.models.timing import Request, Timing, measure_parts
 from slmops.models.vocabulary import Vocabulary, trim_vocabulary
 from slmops.sections import StudentSection
 
-Keep = Literal["first", "uniform", "importance"] | tuple[int, ...]
+Keep = Literal["first", "uniform", "importance", "copying"] | tuple[int, ...]
 
 _LEAST_LAYERS = 2
 
@@ -28,8 +29,8 @@ class Wish:
 
     Args:
         layers: Layers to keep; ``None``: all, or as many as the target allows.
-        keep: Which ones: the first, evenly spread ones, those that turn what passes through them most, or their numbers
-            from 0, in which case ``layers`` is not needed.
+        keep: Which ones: the first, evenly spread ones, those that turn what passes through them most, those that copy, or
+            their numbers from 0, in which case ``layers`` is not needed.
         vocabulary: Tokens to keep: ``all``, ``trim`` (what the texts need and a margin of common ones) or how many;
             ``None``: all, or with a target and texts as many as it allows.
         target: How small or fast it shall be, such as ``20MB``; ``None``: as layers and vocabulary say.
@@ -110,7 +111,7 @@ def plan_cut(
         return anatomy.parameters(layers, vocabulary)
 
     layers, vocabulary = _shape(anatomy, wish, order, target, size)
-    kept, influence = _kept(model, wish.keep, anatomy.layers, layers, rows)
+    kept, influence, copying = _kept(model, wish.keep, anatomy.layers, layers, rows)
     whole = order is None or vocabulary == anatomy.vocabulary
     return CutPlan(
         anatomy,
@@ -122,6 +123,7 @@ def plan_cut(
         wish.precision,
         timing,
         influence,
+        copying,
     )
 
 
@@ -192,12 +194,16 @@ def _advice(order: Vocabulary | None, wish: Wish) -> str:
 
 def _kept(
     model: Path, keep: Keep, total: int, layers: int, rows: Sequence[Sequence[int]]
-) -> tuple[list[int], tuple[float, ...] | None]:
+) -> tuple[list[int], tuple[float, ...] | None, tuple[Copying, ...] | None]:
+    """The layers, and what was measured of all to choose them."""
     if not isinstance(keep, str):
-        return list(keep), None
+        return list(keep), None, None
     if layers == total:
-        return list(range(total)), None
+        return list(range(total)), None, None
     if keep == "importance":
         influence = block_influence(model, rows)
-        return important_layers(influence, layers), tuple(influence)
-    return (uniform_layers(total, layers) if keep == "uniform" else list(range(layers))), None
+        return important_layers(influence, layers), tuple(influence), None
+    if keep == "copying":
+        copying = copying_of(model)
+        return copying_layers(copying, layers), None, tuple(copying)
+    return (uniform_layers(total, layers) if keep == "uniform" else list(range(layers))), None, None

@@ -146,15 +146,12 @@ def _shape_key(wish: Wish) -> dict[str, object]:
 
 def _cut(source: Path, target: Path, work: Path, wish: Wish, template: Template, rows: list[Row]) -> CutPlan:
     """Plan a cut, say it and make it."""
-    from slmops.models.importance import describe_influence
     from slmops.models.shrink import cut_model, plan_cut
     from slmops.models.timing import Request
 
     plan = plan_cut(source, wish, rows=template.token_ids(rows), request=Request.of(template, rows))
-    if len(rows):
+    if rows or plan.copying:
         say("\n".join(f"  {line}" for line in plan.table().splitlines()))
-    if plan.influence is not None:
-        say(f"  {describe_influence(plan.influence, plan.layers)}")
     cut_model(source, target, plan, work)
     return plan
 
