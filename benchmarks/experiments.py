@@ -6,7 +6,7 @@
 One teacher a set is tuned on the labelled rows and answers the pool. Students of two sizes are cut from the same model. Each of
 the three trainings tries every learning rate with the first seed and keeps what scores best on the validation rows, so the control
 is searched for as long as the others; the other seeds train with that. Intervals hold for other test rows and other seeds.
-``--variant`` adds students distilled with other objectives, or cut by importance. Everything is kept in
+``--variant`` adds students distilled with other objectives, or with other layers. Everything is kept in
 ``--output_path`` and continued there.
 """
 
@@ -100,6 +100,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "on_policy": {"training": {"objectives": [_CE, _KL], "on_policy": {"share": 0.5}}},
     "importance": {"student": {"keep": "importance"}},
     "uniform": {"student": {"keep": "uniform"}},
+    "copying": {"student": {"keep": "copying"}},
 }
 """What to compare with the recipe's own, which is 0.3 cross-entropy + 0.7 forward KL and the first layers."""
 
