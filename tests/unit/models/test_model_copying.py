@@ -72,7 +72,7 @@ def test_a_cut_is_planned_by_it(tiny_model: Path) -> None:
 
 
 @pytest.mark.slow
-def test_smollm2_copies_in_its_seventeenth_and_eighteenth_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smollm2_copies_in_layers_17_and_18(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLMOPS_CACHE")
     try:
         model = resolve("smollm2-135m-instruct").path
