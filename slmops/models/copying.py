@@ -37,7 +37,7 @@ class Copying:
 def copying_of(model: Path) -> list[Copying]:
     """Let a model read random tokens twice, and see what each layer attends to (induction heads, Olsson et al. 2022).
 
-    No text is needed and the same model always gives the same; takes about a second for 100 million weights.
+    No text is needed and the same model always gives the same; takes seconds for 100 million weights.
 
     Raises:
         ModelError: A model whose attention is not seen, or that has too few tokens.
