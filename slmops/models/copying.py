@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slmops.errors import ModelError
+from slmops.models.importance import mark_kept
 from slmops.models.load import load_model, load_tokenizer
 from slmops.signals.internals import Layers
 
@@ -75,9 +76,8 @@ def copying_layers(copying: Sequence[Copying], keep: int) -> list[int]:
 
 def describe_copying(copying: Sequence[Copying], kept: Sequence[int]) -> str:
     """A line for people: what each layer gives to the token before and to what came next, those that are kept in brackets."""
-    words = [f"{number}: {one.previous:.2f}/{one.induction:.2f}" for number, one in enumerate(copying)]
-    words = [f"[{word}]" if number in kept else word for number, word in enumerate(words)]
-    return "copying      [kept] layer: looks back/continues  " + " ".join(words)
+    figures = [f"{one.previous:.2f}/{one.induction:.2f}" for one in copying]
+    return f"copying      [kept] layer: looks back/continues  {mark_kept(figures, kept)}"
 
 
 def _repeated(model: Path) -> np.ndarray:

@@ -36,8 +36,8 @@ class CutPlan:
     target: Target | None
     precision: Precision
     timing: Timing | None
-    influence: tuple[float, ...] | None = None
-    copying: tuple[Copying, ...] | None = None
+    influence: tuple[float, ...] | None
+    copying: tuple[Copying, ...] | None
 
     def figures(self) -> dict[str, Any]:
         """Of parent and cut: ``layers``, ``vocabulary``, ``parameters``, ``mb`` by precision, ``ms`` (estimated)."""

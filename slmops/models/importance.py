@@ -72,8 +72,13 @@ def important_layers(influence: Sequence[float], keep: int) -> list[int]:
 
 def describe_influence(influence: Sequence[float], kept: Sequence[int]) -> str:
     """A line for people: each layer's influence, those that are kept in brackets."""
-    words = [f"[{number}: {value:.3f}]" if number in kept else f"{number}: {value:.3f}" for number, value in enumerate(influence)]
-    return "influence    [kept] " + " ".join(words)
+    return f"influence    [kept] {mark_kept([f'{value:.3f}' for value in influence], kept)}"
+
+
+def mark_kept(figures: Sequence[str], kept: Sequence[int]) -> str:
+    """The figure of each layer behind its number, those of the layers that are kept in brackets."""
+    words = [f"{number}: {figure}" for number, figure in enumerate(figures)]
+    return " ".join(f"[{word}]" if number in kept else word for number, word in enumerate(words))
 
 
 def decoder_layers(network: Any) -> torch.nn.ModuleList:
