@@ -60,7 +60,7 @@ def search(
 
     The recipe is one of a distillation or of a fine-tuning, such as "slmops finetune" leaves in its folder. Several processes may
     run the same command at once. A value is named by its dotted path, or by the end of it where that
-    is unique: training is looked through first, then student, signals, answers, teacher and export.
+    is unique: training and student are looked through first, then signals, answers, teacher and export.
     """
     from slmops.search.running import folder_of, plan_search, run_search
     from slmops.search.settings import read_search

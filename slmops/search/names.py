@@ -1,8 +1,8 @@
 """The values of a recipe by name: dotted paths, and short names where they are unique.
 
 A short name is the end of a path, its parts joined by dots or underscores: ``learning_rate``, ``lora_r``, ``forward_kl.weight``.
-An item of a list of plug-ins counts by its name as well as by its number. The section ``training`` is looked through first,
-then ``student``, ``signals``, ``answers``, ``teacher`` and ``export``; in the first one that has the name it must be unique.
+An item of a list of plug-ins counts by its name as well as by its number. The sections ``training`` and ``student`` are looked
+through first, then ``signals``, ``answers``, ``teacher`` and ``export``; where the name is found first it must be unique.
 Sections that a recipe leaves out come after all that it has.
 """
 
@@ -16,6 +16,7 @@ from slmops.errors import UsageError, nearest
 from slmops.sections import PluginSpec, Section
 
 SECTIONS = ("training", "student", "signals", "answers", "teacher", "export")
+_IN_ORDER = (SECTIONS[:2], *((one,) for one in SECTIONS[2:]))
 _OBJECTIVES = ("training", "objectives")
 _ALSO_CALLED = {
     "warmup_ratio": "warmup_share",
@@ -52,7 +53,7 @@ def find_path(name: str, recipe: Recipe | FinetuneRecipe) -> str:
         names = {".".join(path) for path in varied} if "." in name else {path[-1] for path in varied}
         raise UsageError(f"no value {name!r} in the recipe", where=_WHERE, fix=nearest(name, names))
     if len(found) > 1:
-        said = ", ".join(".".join(known[path][-2:]) for path in found)
+        said = " or ".join(".".join(known[path][-2:]) for path in found)
         raise UsageError(f"{name!r} may be any of {', '.join('.'.join(path) for path in found)}", where=_WHERE, fix=f"write {said}")
     if found[0][0] not in SECTIONS:
         raise UsageError(
@@ -70,9 +71,9 @@ def _find(name: str, known: Named) -> list[Path]:
     exact = [path for path in known if name in (".".join(path), ".".join(known[path]))]
     if exact:
         return exact
-    for section in (*SECTIONS, None):
-        inside = [path for path in known if (path[0] == section if section else path[0] not in SECTIONS)]
-        found = [path for path in inside if name in _short_names(path, known[path])]
+    others = tuple({path[0] for path in known} - set(SECTIONS))
+    for sections in (*_IN_ORDER, others):
+        found = [path for path in known if path[0] in sections and name in _short_names(path, known[path])]
         if found:
             return found
     return []

@@ -43,7 +43,8 @@ def test_a_value_is_found(recipe: Recipe, name: str, path: str) -> None:
         ("training.epoch", "did you mean 'training.epochs'"),
         ("rate", "no value 'rate'"),  # a part is whole
         ("training.objectives.2.weight", "no value"),
-        ("weight", r"any of training\.objectives\.0\.weight, .*\n.*write cross_entropy\.weight, forward_kl\.weight"),
+        ("weight", r"any of training\.objectives\.0\.weight, .*\n.*write cross_entropy\.weight or forward_kl\.weight"),
+        ("keep", r"any of student\.keep, training\.keep\n.*write student\.keep or training\.keep"),
         ("output_path", "output_path must be the same in every trial"),
         ("test_share", r"data\.test_share must be the same"),
         ("seed", "seed must be the same"),
