@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import new_app
 
 app = new_app()
@@ -17,7 +17,7 @@ _SHOWN = 5
 
 @app.command()
 def ask(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run, of a package, or of a model")],
+    folder: given.Servable,
     question: Annotated[str, typer.Argument(help="What to ask")],
     adapter: Annotated[str | None, typer.Option(help="Of a package with several adapters, the one that answers")] = None,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import cost_lines, new_app, print_facts, print_requests, rejected_lines
 from slmops.config import build
 from slmops.teachers.augment import AUGMENTED, REJECTED, Augment, AugmentOptions
@@ -18,7 +19,7 @@ app = new_app()
 @app.command()
 def augment(
     data: Annotated[Path, typer.Option("--data", "--data_name", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")],
-    task_type: Annotated[str, typer.Option("--task_type", "--task", "--task_name", help="Kind of work")],
+    task_type: given.KnownTaskType,
     teacher: Annotated[
         list[str],
         typer.Option(help="API teacher such as gpt-4o, with --base_url any model of that endpoint, or a model on this machine"),
@@ -31,19 +32,17 @@ def augment(
     with_originals: Annotated[bool, typer.Option("--with_originals", help="Write the given rows too, before the new ones")] = False,
     pivot: Annotated[str | None, typer.Option(help="Language that back_translation goes through; left out: German")] = None,
     language: Annotated[str | None, typer.Option(help="Language of the rows, for back_translation; left out: English")] = None,
-    max_cost: Annotated[
-        float | None, typer.Option("--max_cost", help="US dollars at which it stops; a higher one continues")
-    ] = None,
-    base_url: Annotated[str | None, typer.Option("--base_url", help="Endpoint in place of the catalogue's; ends with /v1")] = None,
+    max_cost: given.StopAtCost = None,
+    base_url: given.OtherBaseUrl = None,
     sampling_temperature: Annotated[
         float, typer.Option("--sampling_temperature", help="Softness of the sampling; 0: the likeliest reply")
     ] = 0.7,
     min_success: Annotated[float, typer.Option("--min_success", help="Least share of good rows among those asked for")] = 0.7,
     seed: Annotated[int, typer.Option(help="Another one gives other texts")] = 0,
-    input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question")] = None,
-    answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what it will need and cost, and stop; needs no key")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    input_field: given.InputField = None,
+    answer_field: given.AnswerField = None,
+    plan: given.PlanOfCost = False,
+    as_json: given.AsJson = False,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(

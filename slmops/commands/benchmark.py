@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import new_app
 from slmops.config import build
 
@@ -45,7 +46,7 @@ def benchmark(
     apply_chat_template: Annotated[
         bool, typer.Option("--apply_chat_template", help="Ask in the model's chat template; servers: chats, not completions")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: given.AsJson = False,
 ) -> None:
     """Run benchmarks offline, by the harness itself. Stopped, the same command continues; what is done is not run again."""
     if not sys.stderr.isatty():

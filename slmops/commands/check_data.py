@@ -36,8 +36,8 @@ def check_data(
     test_data: Annotated[Path | None, typer.Option("--test_data", help="Left out: there is no test split")] = None,
     text_template: given.TextTemplate = None,
     input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question, or several: a,b")] = None,
-    answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
-    tags_field: Annotated[str | None, typer.Option("--tags_field", help="Column of one tag a word, for extraction")] = None,
+    answer_field: given.AnswerField = None,
+    tags_field: given.TagsField = None,
     rationale_field: Annotated[str | None, typer.Option("--rationale_field", help="Column of the reasoning")] = None,
     column_names: Annotated[
         str | None, typer.Option("--column_names", help="Columns of a file without a header, separated by commas")
@@ -60,7 +60,7 @@ def check_data(
         float | None, typer.Option("--min_success", min=0, max=1, help="Least share of good rows; with fewer it ends with 2")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the splits and of balancing")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object")] = False,
+    as_json: given.ReportAsJson = False,
 ) -> None:
     """Look at data once: good rows in splits, rejected.jsonl with a reason for each other row, and a report with charts."""
     from slmops.evaluation.data_page import PAGE, render_table, write_pages

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import new_app
 from slmops.config import Recipe, build
 from slmops.recipes import find_recipe
@@ -23,11 +24,11 @@ def config() -> None:
 
 @app.command()
 def explain(
-    recipe: Annotated[str, typer.Argument(help="Path of a recipe, or the name of one that comes with the package")],
+    recipe: given.RecipeName,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: given.AsJson = False,
 ) -> None:
     """Print each value of a recipe and its origin: default, recipe or command line."""
     file = find_recipe(recipe)

@@ -35,9 +35,9 @@ def evaluate(
         ),
     ] = None,
     text_template: given.TextTemplate = None,
-    input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question")] = None,
-    answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
-    tags_field: Annotated[str | None, typer.Option("--tags_field", help="Column of one tag a word, for extraction")] = None,
+    input_field: given.InputField = None,
+    answer_field: given.AnswerField = None,
+    tags_field: given.TagsField = None,
     chat_template: Annotated[
         str | None, typer.Option("--chat_template", help="own, compact, plain or a .jinja file; left out: each model's own")
     ] = None,
@@ -64,7 +64,7 @@ def evaluate(
     max_cost: Annotated[float | None, typer.Option("--max_cost", help="US dollars at which an API stops")] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of every interval")] = 0.95,
     output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where everything goes")] = Path("evaluation"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object")] = False,
+    as_json: given.ReportAsJson = False,
     option: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="More options: task.labels=[a,b], evaluation.threads=2"),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import cost_lines, new_app, print_facts, print_requests, rejected_lines
 from slmops.config import build
 from slmops.teachers.generate import ANSWERS, REJECTED, Generate, GenerateOptions
@@ -17,7 +18,7 @@ app = new_app()
 
 @app.command()
 def generate(
-    task_type: Annotated[str, typer.Option("--task_type", "--task", "--task_name", help="Kind of work")],
+    task_type: given.KnownTaskType,
     teacher: Annotated[
         list[str],
         typer.Option(
@@ -29,18 +30,16 @@ def generate(
     combine: Annotated[
         str | None, typer.Option(help="How several teachers' answers become one: vote, best-of-n, judge, route, mixture")
     ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option("--max_cost", help="US dollars at which it stops; a higher one continues")
-    ] = None,
-    base_url: Annotated[str | None, typer.Option("--base_url", help="Endpoint in place of the catalogue's; ends with /v1")] = None,
+    max_cost: given.StopAtCost = None,
+    base_url: given.OtherBaseUrl = None,
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer in tokens")] = 256,
     sampling_temperature: Annotated[float, typer.Option("--sampling_temperature", help="0: the likeliest answer")] = 0.0,
     retries: Annotated[int, typer.Option(help="Times an invalid answer, or one that gold proves wrong, is asked again")] = 0,
     min_success: Annotated[float, typer.Option("--min_success", help="Least share of usable answers")] = 0.7,
-    input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question")] = None,
-    answer_field: Annotated[str | None, typer.Option("--answer_field", help="Column of the answer")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what it will need and cost, and stop; needs no key")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    input_field: given.InputField = None,
+    answer_field: given.AnswerField = None,
+    plan: given.PlanOfCost = False,
+    as_json: given.AsJson = False,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import new_app
 
 app = new_app()
@@ -32,7 +33,7 @@ def perplexity(
     ] = None,
     most_tokens: Annotated[int | None, typer.Option("--most_tokens", min=1, help="The first ones of a file; absent: all")] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals")] = 0.95,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: given.AsJson = False,
 ) -> None:
     """Perplexity of plain texts, by the token and by the byte, so that models with different tokenizers compare."""
     from slmops.evaluation.subjects import subjects_of

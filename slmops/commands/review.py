@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import new_app
 from slmops.errors import UsageError
 from slmops.evaluation.formats import printable
@@ -37,7 +38,7 @@ def review(
     read: Annotated[bool, typer.Option("--read", help="Read verdicts back")] = False,
     key: Annotated[Path | None, typer.Option(help="The key.json written with the sheets; review.json is written beside it")] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals, with --read")] = 0.95,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: given.AsJson = False,
 ) -> None:
     """Make blind sheets in which people compare the answers of two models; then, with --read, say who won and how sure that is.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import do, new_app, print_finetuned, print_plan
 from slmops.commands.import_ import imported
 from slmops.config import FinetuneRecipe, Recipe, build, is_finetuning
@@ -31,9 +31,9 @@ def run(
     ] = None,
     config: Annotated[str | None, typer.Option("--config", "--run-config", help="The same as RECIPE")] = None,
     setup: Annotated[bool, typer.Option("--setup", help="Say what is missing to run it, and stop")] = False,
-    output_path: Annotated[Path | None, typer.Option("--output_path", "-o", help="Where everything of the run goes")] = None,
+    output_path: given.OutputOfRun = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done and why, and stop")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: given.AsJson = False,
 ) -> None:
     """Run a recipe, or go on with it: what is done already is not done again."""
     if (config is None) == (recipe is None):

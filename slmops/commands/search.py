@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import new_app
 from slmops.config import load_any_recipe
 from slmops.progress import duration
@@ -18,7 +19,7 @@ app = new_app()
 
 @app.command()
 def search(
-    recipe: Annotated[str, typer.Argument(help="Path of a recipe, or the name of one that comes with the package")],
+    recipe: given.RecipeName,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")
     ] = None,
@@ -52,9 +53,9 @@ def search(
         str | None, typer.Option("--prune", help="How bad trials are stopped early: median, halving or none; left out: median")
     ] = None,
     study: Annotated[str | None, typer.Option("--study", help="Name of the study; left out: that of the row")] = None,
-    output_path: Annotated[Path | None, typer.Option("--output_path", "-o", help="Where everything of the run goes")] = None,
+    output_path: given.OutputOfRun = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say how many trials, what varies and about how long, and stop")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: given.AsJson = False,
 ) -> None:
     """Try values of a recipe, measured on the validation rows, and write the best recipe; the same command continues.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from slmops.commands import options as given
 from slmops.commands.common import new_app
 
 app = new_app()
@@ -14,7 +14,7 @@ app = new_app()
 
 @app.command()
 def serve(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run, of a package, or of a model")],
+    folder: given.Servable,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one")] = 8000,
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
