@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from slmops.export import onnx as converting
 from slmops.export.onnx import FACTS, export_onnx
@@ -90,12 +91,15 @@ def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     """A conversion that is made once for each number of layers and length: what it makes of weights is another test's matter."""
-    folder = tmp_path_factory.mktemp("converted")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if base.name.startswith("popen-") else base) / "converted"  # one for all processes of xdist
+    folder.mkdir(exist_ok=True)
 
     def convert(source: Path, target: Path, scheme: str, *, max_length: int) -> None:
         known = folder / f"{read_json(source / 'config.json')['num_hidden_layers']}-{max_length}"
-        if not known.is_dir():
-            export_onnx(source, known, scheme, max_length=max_length)
+        with FileLock(known.with_suffix(".lock")):
+            if not known.is_dir():
+                export_onnx(source, known, scheme, max_length=max_length)
         shutil.copytree(known, target, dirs_exist_ok=True)
         for file in (*source.glob("tokenizer*"), *source.glob("chat_template*")):
             shutil.copy(file, target / file.name)
