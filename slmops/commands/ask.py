@@ -30,6 +30,6 @@ def ask(
     if adapter is not None:
         AdapterSet.check(place, adapter)
     answer, probabilities = ask_served(place, question, adapter)
-    print(f"question  {question}\nanswer    {answer}")
+    print(f"question  {question}\nanswer    {answer.strip()}")  # text templates have a space before the answer
     for label, share in list(probabilities.items())[:_SHOWN]:
         print(f"{share:9.1%} {label}")

@@ -9,6 +9,7 @@ import pytest
 from slmops.errors import MissingExtraError, ResourceError
 from slmops.serving import client
 from slmops.serving.client import ask_once
+from tests.commands import Call
 
 
 def test_a_question_gets_the_models_greedy_answer(tiny_model: Path) -> None:
@@ -38,3 +39,8 @@ def test_the_client_package_is_named_where_it_is_missing(tmp_path: Path, monkeyp
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(MissingExtraError, match=r"slmops\[client\]"):
         ask_once(tmp_path, "hello")
+
+
+def test_an_answer_is_shown_without_the_space_before_it(tiny_model: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ask", lambda *_: client.Reply(" formal\n", {}))
+    assert call("ask", tiny_model, "hello").out == "question  hello\nanswer    formal\n"
