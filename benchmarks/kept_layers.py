@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--set", choices=list(SETS), action="append", help="one of them; may be given again")
     parser.add_argument("--keep", choices=WAYS, action="append", help="one of them; may be given again")
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="what is cut")
     parser.add_argument("--layers", type=int, help="of all students, in place of the recipes'")
     parser.add_argument("--steps", type=int, default=150, help="updates")
     parser.add_argument("--batch_size", type=int, default=8)
@@ -67,7 +68,7 @@ def main() -> None:
 
 def trained(options: argparse.Namespace, recipe: Recipe, root: Path, way: str, layers: int) -> dict[str, Any]:
     """Cut a student and train it; which layers it has, and the validation losses by update."""
-    model, student = resolve(recipe.teacher.model or ""), root / "student"
+    model, student = resolve(options.model), root / "student"
     source = build(FilesSource, {key: value for key, value in recipe.data.source.items() if key != "name"}, where="data.source")
     texts = template_of(model.path).token_ids(source.read().labelled[:_TEXTS])
     plan = plan_cut(model.path, Wish(layers, way), rows=texts)

@@ -122,6 +122,29 @@ def test_finetune_tasks_prints_a_row_for_each_method(tmp_path: Path, shared_data
 
 
 @pytest.mark.slow
+def test_kept_layers_prints_the_losses_of_each_way_to_cut(tmp_path: Path, shared_data: Path) -> None:
+    save_tiny_model(tmp_path / "tiny", seed=3, layers=4, context=2048)
+    command = [sys.executable, str(ROOT / "benchmarks" / "kept_layers.py"), "--data", str(shared_data), "--set", "slots", "--json"]
+    command += ["--model", str(tmp_path / "tiny"), "--layers", "3", "--rows", "40", "--steps", "8"]
+    found = subprocess.run(
+        [*command, "--output_path", str(tmp_path / "runs")], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert (result["set"], result["layers"]) == ("slots", 3)
+    ways = result["ways"]
+    assert [(way, len(row["layers"])) for way, row in ways.items()] == [
+        ("first", 3),
+        ("uniform", 3),
+        ("importance", 3),
+        ("copying", 3),
+    ]
+    assert ways["first"]["layers"] == [0, 1, 2]
+    assert all(list(row["curve"]) == ["2", "4", "6", "8"] for row in ways.values())
+    assert ways["first"]["curve"] != ways["uniform"]["curve"]
+
+
+@pytest.mark.slow
 def test_real_sets_prints_a_table_for_a_set(tmp_path: Path, shared_data: Path) -> None:
     save_tiny_model(tmp_path / "tiny", seed=3, context=2048)
     command = [sys.executable, str(ROOT / "benchmarks" / "real_sets.py"), "--data", str(shared_data), "--set", "nli", "--json"]
