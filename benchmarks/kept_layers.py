@@ -27,7 +27,7 @@ from slmops.models.shrink import Wish, cut_model, plan_cut
 from slmops.recipes import find_recipe
 
 SETS = {
-    "summarization": RealSet("summarization", "summarization_scitldr/train.jsonl", None, 1_200),
+    "summarization": RealSet("summarization", "summarization_scitldr/train.jsonl", None, 2_000),
     "math": RealSet("math", "math_gsm8k/train.jsonl", None, 700),
     "conversation": RealSet("conversation", "conversation_tm4/tm4_chat.jsonl", None, 600),
     "explained-answers": RealSet("explained-answers", "rationales_flan_cot/ecqa_train.tsv", None, 700),
