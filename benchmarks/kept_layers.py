@@ -22,9 +22,11 @@ from slmops.config import FinetuneRecipe, Recipe, build, load_recipe
 from slmops.data.sources import FilesSource
 from slmops.files import write_json
 from slmops.finetuning import finetune
+from slmops.models.cutplan import CutPlan
 from slmops.models.resolve import resolve
 from slmops.models.shrink import Wish, cut_model, plan_cut
 from slmops.recipes import find_recipe
+from slmops.workspace import remove_tree
 
 SETS = {
     "summarization": RealSet("summarization", "summarization_scitldr/train.jsonl", None, 2_000),
@@ -59,21 +61,36 @@ def main() -> None:
         root, real = options.output_path / name, SETS[name]
         files = write_splits(options.data, real, root / "data", {"train": options.rows, "validation": 100})
         recipe = load_recipe(find_recipe(real.recipe), [f"data.source.{split}={file}" for split, file in files.items()])
-        layers = options.layers or recipe.student.layers
-        ways = {way: trained(options, recipe, root / f"{way}-{layers}", way, layers) for way in options.keep or WAYS}
+        layers, parent = options.layers or recipe.student.layers, resolve(options.model).path
+        texts = some_texts(recipe, parent)
+        ways = {}
+        for way in options.keep or WAYS:
+            folder = root / f"{way}-{layers}"
+            plan = plan_cut(parent, Wish(layers, way), rows=texts)
+            ways[way] = {"layers": plan.layers, "curve": curve(options, recipe, folder, cut(parent, plan, folder))}
         found = {"set": name, "layers": layers, "ways": ways}
         write_json(root / "table.json", found)
         print(json.dumps(found) if options.json else table(found), flush=True)
 
 
-def trained(options: argparse.Namespace, recipe: Recipe, root: Path, way: str, layers: int) -> dict[str, Any]:
-    """Cut a student and train it; which layers it has, and the validation losses by update."""
-    model, student = resolve(options.model), root / "student"
+def some_texts(recipe: Recipe, model: Path) -> list[list[int]]:
+    """Token ids of a few of a recipe's training rows."""
     source = build(FilesSource, {key: value for key, value in recipe.data.source.items() if key != "name"}, where="data.source")
-    texts = template_of(model.path).token_ids(source.read().labelled[:_TEXTS])
-    plan = plan_cut(model.path, Wish(layers, way), rows=texts)
+    return template_of(model).token_ids(source.read().labelled[:_TEXTS])
+
+
+def cut(parent: Path, plan: CutPlan, root: Path) -> Path:
+    """The folder of the planned student, which is there whole or not at all."""
+    student, partial = root / "student", root / ".student.partial"
     if not student.is_dir():
-        cut_model(model.path, student, plan, root / "cutting")
+        remove_tree(partial)
+        cut_model(parent, partial, plan, root)
+        partial.rename(student)
+    return student
+
+
+def curve(options: argparse.Namespace, recipe: Recipe, root: Path, student: Path) -> dict[int, float]:
+    """Train a student; the validation losses by update."""
     training = {
         **recipe.training.model_dump(exclude={"objectives"}),
         "max_steps": options.steps,
@@ -83,7 +100,7 @@ def trained(options: argparse.Namespace, recipe: Recipe, root: Path, way: str, l
     same = recipe.model_dump(include={"task_type", "task", "seed", "chat_template", "data"})
     of_student = {**same, "name": root.name, "output_path": root / "run", "model": str(student), "score": False}
     facts = finetune(build(FinetuneRecipe, {**of_student, "training": training}, where=root.name)).facts
-    return {"layers": plan.layers, "curve": {point["step"]: point["validation"] for point in facts["curve"]}}
+    return {point["step"]: point["validation"] for point in facts["curve"]}
 
 
 def table(found: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ app = new_app()
 
 @app.command()
 def augment(
-    data: Annotated[Path, typer.Option("--data", "--data_name", help="Training rows: JSONL, JSON, CSV, TSV or Parquet")],
+    data: given.Data,
     task_type: given.KnownTaskType,
     teacher: Annotated[
         list[str],

@@ -32,7 +32,7 @@ def check_data(
         ),
     ] = None,
     pool: Annotated[Path | None, typer.Option(help="Rows without answers")] = None,
-    validation_data: Annotated[Path | None, typer.Option("--validation_data", help="Left out: held out of the data")] = None,
+    validation_data: given.ValidationData = None,
     test_data: Annotated[Path | None, typer.Option("--test_data", help="Left out: there is no test split")] = None,
     text_template: given.TextTemplate = None,
     input_field: Annotated[str | None, typer.Option("--input_field", help="Column of the question, or several: a,b")] = None,

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
-
-import typer
 
 from slmops.commands import options as given
 from slmops.commands.common import new_app
@@ -25,9 +22,7 @@ def config() -> None:
 @app.command()
 def explain(
     recipe: given.RecipeName,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")
-    ] = None,
+    overrides: given.RecipeValues = None,
     as_json: given.AsJson = False,
 ) -> None:
     """Print each value of a recipe and its origin: default, recipe or command line."""

@@ -27,9 +27,7 @@ def generate(
     ],
     data: Annotated[Path, typer.Option("--data", "--data_name", help="Rows: JSONL, JSON, CSV, TSV or Parquet")],
     output_path: Annotated[Path, typer.Option("--output_path", "-o", help="Where the answers go")],
-    combine: Annotated[
-        str | None, typer.Option(help="How several teachers' answers become one: vote, best-of-n, judge, route, mixture")
-    ] = None,
+    combine: given.Combine = None,
     max_cost: given.StopAtCost = None,
     base_url: given.OtherBaseUrl = None,
     max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest answer in tokens")] = 256,

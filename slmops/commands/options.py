@@ -58,6 +58,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 ReportAsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object")]
 RecipeName = Annotated[str, typer.Argument(help="Path of a recipe, or the name of one that comes with the package")]
 OutputOfRun = Annotated[Path | None, typer.Option("--output_path", "-o", help="Where everything of the run goes")]
+RecipeValues = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")]
 Servable = Annotated[Path, typer.Argument(help="Folder of a run, of a package, or of a model")]
 Overrides = Annotated[
     list[str] | None,

@@ -26,9 +26,7 @@ def run(
     recipe: Annotated[
         str | None, typer.Argument(help="Path of a recipe, the name of one that comes with the package, or a workflow of Olive's")
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")
-    ] = None,
+    overrides: given.RecipeValues = None,
     config: Annotated[str | None, typer.Option("--config", "--run-config", help="The same as RECIPE")] = None,
     setup: Annotated[bool, typer.Option("--setup", help="Say what is missing to run it, and stop")] = False,
     output_path: given.OutputOfRun = None,

@@ -20,9 +20,7 @@ app = new_app()
 @app.command()
 def search(
     recipe: given.RecipeName,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's")
-    ] = None,
+    overrides: given.RecipeValues = None,
     space: Annotated[
         list[str] | None,
         typer.Option(

@@ -71,7 +71,7 @@ def _find(name: str, known: Named) -> list[Path]:
     exact = [path for path in known if name in (".".join(path), ".".join(known[path]))]
     if exact:
         return exact
-    others = tuple({path[0] for path in known} - set(SECTIONS))
+    others = {path[0] for path in known} - set(SECTIONS)
     for sections in (*_IN_ORDER, others):
         found = [path for path in known if path[0] in sections and name in _short_names(path, known[path])]
         if found:
