@@ -27,11 +27,13 @@ class Browser:
 
     def __init__(self, read: int, write: int) -> None:
         self._read, self._write, self._rest, self._number = read, write, b"", 0
+        self._loaded: set[str] = set()
         self.console: list[str] = []
         pages = [one for one in self.ask("Target.getTargets")["targetInfos"] if one["type"] == "page"]
         self._session = self.ask("Target.attachToTarget", targetId=pages[0]["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.on_page(f"{domain}.enable")
+        self.on_page("Page.setLifecycleEventsEnabled", enabled=True)
 
     def ask(self, method: str, session: str | None = None, **params: Any) -> Any:
         """Call a method; what the console says meanwhile is kept."""
@@ -50,14 +52,17 @@ class Browser:
 
     def open(self, page: Path) -> None:
         """Load a file."""
-        self.on_page("Page.navigate", url=page.as_uri())
-        self.until(lambda: self.value("document.readyState") == "complete" and self.value("location.href") == page.as_uri())
+        loader = self.on_page("Page.navigate", url=page.as_uri())["loaderId"]
+        while loader not in self._loaded:
+            self._next()
 
     def reload(self) -> None:
         """Load it again, as a person does."""
-        self.value("window.before = true")
+        before = set(self._loaded)
         self.on_page("Page.reload")
-        self.until(lambda: self.value("document.readyState === 'complete' && !window.before"))
+        # A page that is asked for a value while it goes away answers with an error.
+        while self._loaded == before:
+            self._next()
 
     def value(self, expression: str) -> Any:
         """What an expression comes to in the page."""
@@ -105,6 +110,8 @@ class Browser:
         said: dict[str, Any] = json.loads(message)
         if said.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
             self.console.append(json.dumps(said["params"]))
+        if said.get("method") == "Page.lifecycleEvent" and said["params"]["name"] == "load":
+            self._loaded.add(said["params"]["loaderId"])
         return said
 
 
