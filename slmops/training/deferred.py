@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from slmops.training.batches import padded_count
+from slmops.training.native import kernels
 
 _NARROWEST = 128
 """Sides of a weight from which on it pays: a narrow one's gradient is small, and what it is made of must be kept until the end."""
@@ -125,7 +126,7 @@ class Products:
         """Add them to what the weights have."""
         given = _stacked(self.inputs)
         for weight, above in self.outputs:
-            weight.grad = added(weight.grad, _stacked(above).t() @ given)
+            weight.grad = added(weight.grad, _stacked_columns(above) @ given)
 
 
 def added(so_far: torch.Tensor | None, gradient: torch.Tensor) -> torch.Tensor:
@@ -137,6 +138,14 @@ def _stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Rows one below the other, and zeros below, so that products come in few shapes."""
     count = sum(len(part) for part in parts)
     return torch.cat([*parts, parts[0].new_zeros(padded_count(count) - count, parts[0].shape[1])])
+
+
+def _stacked_columns(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """:func:`_stacked`, transposed; in memory too where that is quick: products of bfloat16 then take two thirds of the time."""
+    compiled = kernels(parts[0].dtype)
+    if compiled is None:
+        return _stacked(parts).t()
+    return compiled.stacked_columns([part.contiguous() for part in parts], padded_count(sum(len(part) for part in parts)))
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,20 @@ from typing import Any
 import torch
 
 from slmops.training.machine import few_logits
+from slmops.training.native import Kernels, kernels
 
 _EPSILONS = ("variance_epsilon", "eps")
 
 
-def quicken(model: Any, dtype: torch.dtype | None) -> None:
+def quicken_norms(model: Any, dtype: torch.dtype | None) -> None:
     """Let a model compute its norms this way from now on, where they are of the known form.
 
     Args:
         model: Of transformers, on a processor.
         dtype: Of autocast; norms whose readers would convert what they read hand on this type.
     """
-    own = {name: norm for name, module in model.named_modules() if (norm := Norm.of(module)) is not None}
+    compiled = kernels(dtype)
+    own = {name: norm for name, module in model.named_modules() if (norm := Norm.of(module, compiled)) is not None}
     for name, norm in own.items():
         model.get_submodule(name).forward = norm
     if dtype is not None:
@@ -53,15 +55,17 @@ class Norm:
         epsilon: That keeps the root from zero.
         original: What computes states of another type.
         dtype: That is handed on; ``None``: float32.
+        compiled: What computes it; ``None``: PyTorch.
     """
 
     weight: torch.Tensor
     epsilon: float
     original: Any
     dtype: torch.dtype | None = None
+    compiled: Kernels | None = None
 
     @classmethod
-    def of(cls, module: torch.nn.Module) -> Norm | None:
+    def of(cls, module: torch.nn.Module, compiled: Kernels | None = None) -> Norm | None:
         """That of a module which is one; ``None`` for all others."""
         if not type(module).__name__.endswith("RMSNorm"):
             return None
@@ -69,16 +73,19 @@ class Norm:
         epsilons = [one for name in _EPSILONS if isinstance(one := getattr(module, name, None), float)]
         if len(weights) != 1 or len(epsilons) != 1:
             return None
-        found = cls(weights[0], epsilons[0], module.forward)
+        found = cls(weights[0], epsilons[0], module.forward, compiled=compiled)
         states = torch.randn(3, len(weights[0]), generator=torch.Generator().manual_seed(0)).requires_grad_()
         return found if _alike(found, module.forward, states) else None
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """Normalise states ``[..., H]``."""
-        if states.dtype is torch.float32:
-            found: torch.Tensor = _Norm.apply(states, self.weight, self.epsilon, self.dtype)
-        else:
+        found: torch.Tensor
+        if states.dtype is not torch.float32:
             found = self.original(states)
+        elif self.compiled is not None:
+            found = _CompiledNorm.apply(states, self.weight, self.epsilon, self.dtype, self.compiled)
+        else:
+            found = _Norm.apply(states, self.weight, self.epsilon, self.dtype)
         return found
 
 
@@ -105,6 +112,27 @@ class _Norm(torch.autograd.Function):
         along = torch.mv(products, weight).unsqueeze(1).mul_(scale.square()).div_(rows.shape[1])
         of_states = torch.mul(above, weight, out=products).addcmul_(rows, along, value=-1).mul_(scale)
         return of_states.view(gradients[0].shape), of_weight, None, None
+
+
+class _CompiledNorm(torch.autograd.Function):
+    """The same in two passes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, weight: torch.Tensor, epsilon: float, dtype: torch.dtype | None, compiled: Kernels
+    ) -> torch.Tensor:
+        rows = states.reshape(-1, states.shape[-1]).contiguous()
+        found, scales = compiled.norm(rows, weight, epsilon, dtype or torch.float32)
+        ctx.save_for_backward(rows, weight, scales)
+        ctx.compiled = compiled
+        return found.view(states.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        rows, weight, scales = ctx.saved_tensors
+        above = gradients[0].reshape(rows.shape).contiguous()
+        of_states, of_weight = ctx.compiled.norm_back(above, rows, weight, scales)
+        return of_states.view(gradients[0].shape), of_weight if ctx.needs_input_grad[1] else None, None, None, None
 
 
 def _alike(own: Any, other: Any, given: torch.Tensor) -> bool:

@@ -19,8 +19,8 @@ from slmops.training.cores import THREADS, Cores, bounds_of
 from slmops.training.deferred import Deferred, Products, added
 from slmops.training.gradients import rows_of_embedding
 from slmops.training.machine import drops, few_logits, stays_on_cpu
-from slmops.training.norms import quicken
 from slmops.training.projection import Projection
+from slmops.training.quick import quicken
 
 _FEWEST_TOKENS = 256
 """Of a batch that is split, padding included: below, a thread has too little to do."""

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from slmops.training.norms import Norm, quicken
+from slmops.training.norms import Norm, quicken_norms
 
 SHAPE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
 
@@ -93,7 +93,7 @@ def test_norms_before_what_converts_hand_on_bfloat16(exact: bool) -> None:
     model: Any = Qwen3ForCausalLM(Qwen3Config(vocab_size=61, initializer_range=0.4, head_dim=8, **SHAPE))
     if exact:
         model.model.layers[1].mlp.gate_proj = Exact(16, 32, bias=False)
-    quicken(model, torch.bfloat16)
+    quicken_norms(model, torch.bfloat16)
     own = {name: module.forward.dtype for name, module in model.named_modules() if isinstance(module.forward, Norm)}
     assert own.pop("model.norm") is None
     assert len(own) == 8
@@ -107,6 +107,6 @@ def test_in_float32_nothing_is_converted() -> None:
     model: Any = LlamaForCausalLM(LlamaConfig(vocab_size=61, initializer_range=0.4, **SHAPE))
     tokens = torch.arange(8).unsqueeze(0)
     expected = model(tokens).logits
-    quicken(model, None)
+    quicken_norms(model, None)
     torch.testing.assert_close(model(tokens).logits, expected, atol=1e-5, rtol=1e-5)
     assert {module.forward.dtype for module in model.modules() if isinstance(module.forward, Norm)} == {None}
