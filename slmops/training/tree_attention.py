@@ -174,7 +174,7 @@ def attend(
 
 @dataclass(frozen=True)
 class Looked:
-    """What an attention layer handed on to its attention function, as :func:`attend` takes it."""
+    """What an attention layer hands on to its attention function, as :func:`attend` takes it."""
 
     query: torch.Tensor
     key: torch.Tensor
@@ -189,24 +189,35 @@ def looked_at(layer: Any, states: torch.Tensor, angles: tuple[torch.Tensor, torc
     from transformers import AttentionInterface
 
     seen: list[Looked] = []
-
-    def look(_: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *__: Any, **more: Any) -> tuple[Any, None]:
-        seen.append(Looked(query, key, value, more.get("scaling"), more.get("softcap"), more.get("sliding_window")))
-        return query.transpose(1, 2), None
-
     config = getattr(layer, "config", None)
     if config is None:
         return None
-    AttentionInterface.register(_LOOKING, look)
+    AttentionInterface.register(_LOOKING, _look)
     before, config._attn_implementation = config._attn_implementation, _LOOKING
     try:
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            layer(states, position_embeddings=angles, attention_mask=None)
+            layer(states, position_embeddings=angles, attention_mask=None, seen=seen)
     except (RuntimeError, TypeError, ValueError, AttributeError):  # a layer of another form
         return None
     finally:
         config._attn_implementation = before
     return seen[0] if seen else None
+
+
+def _look(
+    _: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *__: Any,
+    seen: list[Looked],
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    **___: Any,
+) -> tuple[torch.Tensor, None]:
+    seen.append(Looked(query, key, value, scaling, softcap, sliding_window))
+    return query.transpose(1, 2), None
 
 
 def _by_node(vectors: torch.Tensor) -> torch.Tensor:
