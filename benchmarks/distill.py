@@ -130,9 +130,13 @@ def matmul_share(options: argparse.Namespace, rates: dict[str, Any]) -> float:
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     """What was run, and where."""
+    from slmops.training.machine import autocast_type
+    from slmops.training.native import kernels
+
     named = ("model", "layers", "vocabulary", "batch_size", "steps", "rounds", "rows", "k", "train_embeddings")
     student = {side: parameter_count(model_of(options, side, "student")) for side in ("whole", "ours")}
-    return {**{name: getattr(options, name) for name in named}, "student_parameters": student, **machine()}
+    compiled = kernels(autocast_type("auto")) is not None
+    return {**{name: getattr(options, name) for name in named}, "student_parameters": student, "compiled": compiled, **machine()}
 
 
 def compared(found: dict[str, dict[str, Any]], is_trimmed: bool) -> list[dict[str, Any]]:
