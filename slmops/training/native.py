@@ -183,8 +183,12 @@ def _processor() -> str:
 
 
 def _given(value: Any) -> Any:
-    if value is None or isinstance(value, torch.Tensor):
-        return ctypes.c_void_p(None if value is None else value.data_ptr())
+    if isinstance(value, torch.Tensor):
+        if not value.is_contiguous():  # the library would read, or write, what lies between
+            raise ValueError(f"a tensor of strides {value.stride()} for a compiled function")
+        return ctypes.c_void_p(value.data_ptr())
+    if value is None:
+        return ctypes.c_void_p(None)
     return ctypes.c_int64(value) if isinstance(value, int) else value
 
 

@@ -81,7 +81,7 @@ class _Attention(torch.autograd.Function):
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, turn: Turn, heads: Heads, layer: Rotary
     ) -> torch.Tensor:
         do, width = layer.kernels, layer.width
-        q, k, v = (vectors.reshape(-1, width) for vectors in (query, key, value))
+        q, k, v = (vectors.reshape(-1, width).contiguous() for vectors in (query, key, value))
         of_heads, shared = query.shape[-1] // width, key.shape[-1] // width
         rows = do.spread(q, heads.of_queries, turn, of_heads).view(heads.groups, heads.queries, width)
         keys = do.spread(k, heads.of_keys, turn, shared).view(heads.groups, heads.keys, width)
@@ -96,7 +96,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (rows, keys, values, weights), heads, layer = ctx.saved_tensors, ctx.heads, ctx.layer
         do, width, (count, count_shared, of_heads, shared) = layer.kernels, layer.width, ctx.counts
-        above = do.settle(gradients[0].reshape(-1, width), heads.owned_queries, rows.numel() // width).view(rows.shape)
+        by_head = gradients[0].reshape(-1, width).contiguous()
+        above = do.settle(by_head, heads.owned_queries, rows.numel() // width).view(rows.shape)
         of_values = torch.bmm(weights.transpose(1, 2), above)
         of_scores = do.softmax_back_(weights, torch.bmm(above, values.transpose(1, 2)), layer.scale)
         of_keys = torch.bmm(of_scores.transpose(1, 2), rows)

@@ -207,6 +207,11 @@ def test_a_models_states_and_gradients_are_as_near_to_float32_as_pytorchs(compil
         assert apart(quick[name], gradient) < 1.5 * apart(own[name], gradient) + 0.01, name
 
 
+def test_what_does_not_lie_in_one_piece_is_refused(compiled: Kernels) -> None:
+    with pytest.raises(ValueError, match="strides"):
+        compiled.gated(numbers(4, 6).t(), numbers(6, 4))
+
+
 def test_the_same_numbers_every_time(compiled: Kernels) -> None:
     assert compiled
     model = lowered(tiny("llama"))
