@@ -9,7 +9,7 @@ from pathlib import Path
 from slmops.config import Recipe, save_recipe
 from slmops.errors import ConfigError, GateError, InconclusiveError
 from slmops.evaluation.data_page import PAGE, REPORT
-from slmops.evaluation.gates import Gate, said_before
+from slmops.evaluation.gates import Gate, GateResult, said_before, what_settles
 from slmops.export.model_card import MODEL_CARD
 from slmops.files import write_text
 from slmops.launched import Launch
@@ -53,26 +53,29 @@ class Outcome:
         report: The report's artifact.
         packaged: Name of the row that was packaged; ``None`` where no model passes the gates.
         verdict: ``passed``, ``failed`` or ``INCONCLUSIVE``, of the gates.
+        opened: Gates of the best model that might pass, where none is packaged.
     """
 
     root: Path
     report: StageResult
     packaged: str | None
     verdict: str
+    opened: tuple[GateResult, ...] = ()
 
     def raise_for_gates(self) -> None:
         """Raise where nothing was packaged.
 
         Raises:
             GateError: No model passes.
-            InconclusiveError: Some might, with more test rows.
+            InconclusiveError: Some might, with more test rows or timed requests.
         """
         if self.packaged is not None:
             return
         place = str(self.root / "report.html")
         if self.verdict == "INCONCLUSIVE":
+            said = "; ".join(f"{one.gate}: {one.detail}" for one in self.opened if one.verdict == "INCONCLUSIVE")
             raise InconclusiveError(
-                "no model certainly passes the gates, so none is packaged", where=place, fix="give more test rows"
+                f"no model certainly passes the gates, so none is packaged ({said})", where=place, fix=what_settles(self.opened)
             )
         raise GateError(
             "no model passes the gates, so none is packaged", where=place, fix="see there which gate fails, and by how much"
@@ -200,9 +203,9 @@ def _stages(context: Context, teacher_base: ResolvedModel | None, student_base: 
     report = write_report(context, comparison, data)
     if not context.workspace.planning:
         _publish(context, report, chosen)
-    verdicts = {candidate.verdict for candidate in candidates}
-    verdict = "passed" if chosen else "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "failed"
-    return Outcome(recipe.output_path, report, chosen.name if chosen else None, verdict)
+    opened = next((candidate.results for candidate in candidates if candidate.verdict == "INCONCLUSIVE"), ())
+    verdict = "passed" if chosen else "INCONCLUSIVE" if opened else "failed"
+    return Outcome(recipe.output_path, report, chosen.name if chosen else None, verdict, opened)
 
 
 def _say_before(gates: list[Gate], context: Context, data: StageResult) -> None:

@@ -126,8 +126,12 @@ class GateResult:
         """What would settle it where it is open; empty where nothing is, or no number would."""
         if not self.needed:
             return ""
-        what = "timed requests" if Gate.parse(self.gate).measure in QUANTILES else "test rows"
-        return f"about {self.needed:,} more {what}"
+        return f"about {self.needed:,} more {'timed requests' if self.is_timed else 'test rows'}"
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the gate goes by the times of requests."""
+        return Gate.parse(self.gate).measure in QUANTILES
 
 
 def judge(gate: Gate, system: System, others: Mapping[str, System], confidence: float) -> GateResult:
@@ -160,6 +164,16 @@ def overall(results: list[GateResult]) -> Verdict:
     if "failed" in verdicts:
         return "failed"
     return "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "passed"
+
+
+def what_settles(results: Sequence[GateResult]) -> str:
+    """What to do about gates that are open."""
+    opened = [result for result in results if result.verdict == "INCONCLUSIVE"]
+    settled = ", ".join(result.settled_by for result in opened if result.settled_by)
+    if not any(result.is_timed for result in opened):
+        return f"{settled} would tell" if settled else "give more test rows"
+    told = f"{settled} would tell; " if settled else ""
+    return f"{told}raise evaluation.latency_requests, and let nothing else run on the machine"
 
 
 def said_before(gates: Sequence[Gate], primary: str, rows: int, confidence: float) -> list[str]:

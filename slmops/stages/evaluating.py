@@ -9,7 +9,7 @@ from typing import Any
 
 from slmops.artifact import StageKey
 from slmops.errors import GateError, InconclusiveError
-from slmops.evaluation.gates import Gate, GateResult, Verdict, overall, said_before
+from slmops.evaluation.gates import Gate, GateResult, Verdict, overall, said_before, what_settles
 from slmops.evaluation.measures import measure_name
 from slmops.evaluation.options import EvaluateOptions
 from slmops.evaluation.subjects import Loaded, subjects_of
@@ -63,9 +63,7 @@ class Evaluated:
         if self.verdict == "failed":
             raise GateError(f"failed: {said}", where=place, fix="see there by how much, and on which rows")
         if self.verdict == "INCONCLUSIVE":
-            settled = ", ".join(result.settled_by for result in self.results if result.settled_by)
-            fix = f"{settled} would tell" if settled else "give more test rows"
-            raise InconclusiveError(f"INCONCLUSIVE: {said}", where=place, fix=fix)
+            raise InconclusiveError(f"INCONCLUSIVE: {said}", where=place, fix=what_settles(self.results))
 
 
 def evaluate_models(options: EvaluateOptions, loaded: Loaded | None = None) -> Evaluated:

@@ -9,7 +9,7 @@ import pytest
 
 from slmops.config import Recipe, build
 from slmops.errors import ConfigError, UsageError
-from slmops.evaluation.gates import Gate, GateResult, judge, overall, said_before
+from slmops.evaluation.gates import Gate, GateResult, judge, overall, said_before, what_settles
 from slmops.evaluation.systems import System
 from slmops.evaluation.tally import Tally
 
@@ -311,6 +311,23 @@ def test_what_is_open_says_how_many_rows_would_settle_it() -> None:
     assert settled.verdict == "passed"
     assert judge(Gate.parse("accuracy >= 0.875"), system(350), {}, 0.95).needed is None  # exactly on the bound
     assert judge(Gate.parse("accuracy >= 0.8"), system(350), {}, 0.95).needed is None
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ([("accuracy >= 0.85", 40)], "about 40 more test rows would tell"),
+        ([("accuracy >= 0.85", None)], "give more test rows"),
+        (
+            [("latency_p50_ms <= 0.11 * teacher", 1200)],
+            "about 1,200 more timed requests would tell; raise evaluation.latency_requests, and let nothing else run on the machine",
+        ),
+        ([("latency_p95_ms <= 20", None)], "raise evaluation.latency_requests, and let nothing else run on the machine"),
+    ],
+)
+def test_what_is_open_says_what_to_do(results: list[tuple[str, int | None]], said: str) -> None:
+    shut = GateResult("accuracy >= 0.5", "passed", "")
+    assert what_settles([shut, *(GateResult(gate, "INCONCLUSIVE", "", needed) for gate, needed in results)]) == said
 
 
 def test_a_margin_says_before_the_run_how_many_rows_it_needs() -> None:
