@@ -320,7 +320,8 @@ def test_what_is_open_says_how_many_rows_would_settle_it() -> None:
         ([("accuracy >= 0.85", None)], "give more test rows"),
         (
             [("latency_p50_ms <= 0.11 * teacher", 1200)],
-            "about 1,200 more timed requests would tell; raise evaluation.latency_requests, and let nothing else run on the machine",
+            "about 1,200 more timed requests would tell; "
+            "raise evaluation.latency_requests, and let nothing else run on the machine",
         ),
         ([("latency_p95_ms <= 20", None)], "raise evaluation.latency_requests, and let nothing else run on the machine"),
     ],
