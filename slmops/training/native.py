@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import platform
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 
+from slmops.files import digest
 from slmops.models.cache import cache_dir
 
 _SOURCE = Path(__file__).with_name("native.c")
@@ -161,8 +161,8 @@ def _compiled() -> Path:
     if compiler is None:
         raise OSError("no C compiler")
     flags = [*_FLAGS, *(_OF_X86 if platform.machine() in ("x86_64", "AMD64") else ())]
-    known = repr((_SOURCE.read_bytes(), compiler, flags, platform.machine(), _processor()))
-    target = cache_dir() / "native" / f"{hashlib.sha256(known.encode()).hexdigest()[:32]}.so"
+    known = digest([_SOURCE.read_text(encoding="utf-8"), compiler, flags, platform.machine(), _processor()])
+    target = cache_dir() / "native" / f"{known[:32]}.so"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:

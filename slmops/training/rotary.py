@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from slmops.training.native import Kernels, Turn
-from slmops.training.tree_attention import Heads, TreeBatch, looked_at
+from slmops.training.tree_attention import Heads, TreeBatch
 
+_LOOKING = "slmops_look"
 _LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 
@@ -51,7 +52,7 @@ class Rotary:
             return None
         numbers = torch.Generator().manual_seed(0)
         given, cos, sin = (torch.randn(1, 3, size, generator=numbers) for size in (hidden, width, width))
-        seen = looked_at(module, given, (cos, sin))
+        seen = _seen_of(module, given, (cos, sin))
         if seen is None or seen.softcap is not None:
             return None
         scale = width**-0.5 if seen.scaling is None else seen.scaling
@@ -107,6 +108,54 @@ class _Attention(torch.autograd.Function):
         of_value = do.gather(of_values.view(-1, width), heads.of_keys, None, shared, count_shared)
         shape = gradients[0].shape[:-1]
         return of_query.view(*shape, -1), of_key.view(*shape, -1), of_value.view(*shape, -1), None, None, None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What an attention layer hands on to its attention function, as :func:`slmops.training.tree_attention.attend` takes it."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    scaling: float | None
+    softcap: float | None
+    window: int | None
+
+
+def _seen_of(layer: Any, states: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> _Seen | None:
+    """What a layer makes of states ``[1, T, H]`` in bfloat16; ``None`` where it is no such layer, or hands nothing on."""
+    from transformers import AttentionInterface
+
+    seen: list[_Seen] = []
+    config = getattr(layer, "config", None)
+    if config is None:
+        return None
+    AttentionInterface.register(_LOOKING, _look)
+    before, config._attn_implementation = config._attn_implementation, _LOOKING
+    try:
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            layer(states, position_embeddings=angles, attention_mask=None, seen=seen)
+    except (RuntimeError, TypeError, ValueError, AttributeError):  # a layer of another form
+        return None
+    finally:
+        config._attn_implementation = before
+    return seen[0] if seen else None
+
+
+def _look(
+    _: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *__: Any,
+    seen: list[_Seen],
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    **___: Any,
+) -> tuple[torch.Tensor, None]:
+    seen.append(_Seen(query, key, value, scaling, softcap, sliding_window))
+    return query.transpose(1, 2), None
 
 
 def _rotated(vectors: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ import torch
 from slmops.training.machine import drops
 from slmops.training.tree import Tree
 
-_NAME, _LOOKING = "slmops_tree", "slmops_look"
+_NAME = "slmops_tree"
 _KINDS = {"full_attention", "sliding_attention"}
 
 
@@ -170,54 +169,6 @@ def attend(
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(rows.dtype)
     found = _Collect.apply(torch.bmm(weights, values).flatten(0, 1), heads, q.shape[0])
     return found.view(1, query.shape[2], query.shape[1], -1), None
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What an attention layer hands on to its attention function, as :func:`attend` takes it."""
-
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    scaling: float | None
-    softcap: float | None
-    window: int | None
-
-
-def looked_at(layer: Any, states: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> Looked | None:
-    """What a layer makes of states ``[1, T, H]`` in bfloat16; ``None`` where it is no such layer, or hands nothing on."""
-    from transformers import AttentionInterface
-
-    seen: list[Looked] = []
-    config = getattr(layer, "config", None)
-    if config is None:
-        return None
-    AttentionInterface.register(_LOOKING, _look)
-    before, config._attn_implementation = config._attn_implementation, _LOOKING
-    try:
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            layer(states, position_embeddings=angles, attention_mask=None, seen=seen)
-    except (RuntimeError, TypeError, ValueError, AttributeError):  # a layer of another form
-        return None
-    finally:
-        config._attn_implementation = before
-    return seen[0] if seen else None
-
-
-def _look(
-    _: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *__: Any,
-    seen: list[Looked],
-    scaling: float | None = None,
-    softcap: float | None = None,
-    sliding_window: int | None = None,
-    **___: Any,
-) -> tuple[torch.Tensor, None]:
-    seen.append(Looked(query, key, value, scaling, softcap, sliding_window))
-    return query.transpose(1, 2), None
 
 
 def _by_node(vectors: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 import torch
 
 from slmops.training import native
-from slmops.training.batches import collate
 from slmops.training.deferred import Products
 from slmops.training.gated import Gated
 from slmops.training.native import Kernels, kernels
@@ -20,7 +18,7 @@ from slmops.training.norms import Norm
 from slmops.training.projection import Projection
 from slmops.training.quick import quicken
 from slmops.training.rotary import Rotary
-from tests.unit.training.test_tree import FAMILIES, ROWS, tiny
+from tests.unit.training.test_tree import FAMILIES, states_and_gradients, tiny
 
 ROUNDING = {"atol": 0.02, "rtol": 0.01}
 """A number of bfloat16 has eight bits; some of these values are sums."""
@@ -35,8 +33,8 @@ def compiled() -> Kernels:
 
 
 @pytest.fixture
-def without_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+def forgotten() -> Iterator[None]:
+    """What was compiled is looked for again, in the test and after it."""
     native._kernels.cache_clear()
     yield
     native._kernels.cache_clear()
@@ -95,7 +93,7 @@ def test_weights_and_scores_gradients_are_those_in_float64(compiled: Kernels, ke
     expected.backward(above.double())
     weights = compiled.softmax_(scores.clone(), 0.5, window)
     torch.testing.assert_close(weights.double(), expected, **ROUNDING)
-    assert not weights[:, :, :].masked_select(hidden.repeat(3, 1)).any()
+    assert not weights.masked_select(hidden.repeat(3, 1)).any()
     torch.testing.assert_close(compiled.softmax_back_(weights, above.clone(), 0.5).double(), s.grad, **ROUNDING)
 
 
@@ -130,9 +128,9 @@ def test_vectors_go_to_their_places_and_back(compiled: Kernels, turns: bool) -> 
 
     places = torch.tensor([0, 4, 1, 5, 2, 6])  # each head's own place
     exact_vectors.grad = None
-    own = torch.zeros(8, width).double()
     (turned(exact_vectors) if turns else exact_vectors)[:6].backward(above[places].double())
     torch.testing.assert_close(compiled.collect(above, places, turn, 2, 8).double(), exact_vectors.grad, **ROUNDING)
+    own = torch.zeros(8, width).double()
     own[places] = vectors[:6].double()
     assert torch.equal(compiled.settle(vectors, places, 8).double(), own)
 
@@ -146,8 +144,8 @@ def test_matrices_are_stacked_and_transposed(compiled: Kernels, rows: tuple[int,
     assert not found[:, sum(rows) :].any()
 
 
-def test_a_product_of_several_threads_rows_is_that_of_all(compiled: Kernels) -> None:
-    assert compiled
+@pytest.mark.usefixtures("compiled")
+def test_a_product_of_several_threads_rows_is_that_of_all() -> None:
     inputs, above = [numbers(20, 6), numbers(13, 6, seed=1)], [numbers(20, 4, seed=2), numbers(13, 4, seed=3)]
     weight = torch.nn.Parameter(torch.zeros(4, 6))
     Products(inputs, [(weight, above)]).add()
@@ -171,36 +169,23 @@ def lowered(model: Any) -> Any:
     return model
 
 
-def states_and_gradients(model: Any, projection: Projection) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    model.zero_grad()
-    with (
-        torch.autocast("cpu", dtype=torch.bfloat16)
-        if model.model.layers[0].mlp.down_proj.weight.dtype is torch.bfloat16
-        else nullcontext()
-    ):
-        states = projection.hidden(collate(ROWS, 0))
-    weights = torch.linspace(-1, 1, states.numel()).view(states.shape)
-    (states * weights).sum().backward()
-    return states.detach(), {name: one.grad.float() for name, one in model.named_parameters() if one.grad is not None}
-
-
 def apart(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
+    return float((a.float() - b).norm() / b.norm())
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_models_states_and_gradients_are_as_near_to_float32_as_pytorchs(compiled: Kernels, family: str) -> None:
-    assert compiled
+def test_a_models_states_and_gradients_are_as_near_to_float32_as_pytorchs(family: str) -> None:
     exact_model, theirs, ours = tiny(family, **FAMILIES[family]), *(lowered(tiny(family, **FAMILIES[family])) for _ in range(2))
-    projections = [Projection.of(tiny(family, **FAMILIES[family])) for _ in range(3)]
     quicken(ours, torch.bfloat16)
     taken = [type(module.forward) for module in ours.modules()]
     assert (taken.count(Rotary), taken.count(Gated)) == (3 * (family in ROTARY), 3 * (family in GATED))
-    found = []
-    for model, projection in zip((exact_model, theirs, ours), projections, strict=True):
-        assert projection is not None
-        found.append(states_and_gradients(model, projection.of_twin(model)))
-    (states, gradients), (own_states, own), (quick_states, quick) = found
+    projection = Projection.of(tiny(family, **FAMILIES[family]))
+    assert projection is not None
+    states, gradients = states_and_gradients(exact_model, projection.of_twin(exact_model))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        own_states, own = states_and_gradients(theirs, projection.of_twin(theirs))
+        quick_states, quick = states_and_gradients(ours, projection.of_twin(ours))
     assert apart(quick_states, states) < 1.5 * apart(own_states, states) + 0.002
     assert quick.keys() == gradients.keys()
     for name, gradient in gradients.items():
@@ -212,18 +197,21 @@ def test_what_does_not_lie_in_one_piece_is_refused(compiled: Kernels) -> None:
         compiled.gated(numbers(4, 6).t(), numbers(6, 4))
 
 
-def test_the_same_numbers_every_time(compiled: Kernels) -> None:
-    assert compiled
+@pytest.mark.usefixtures("compiled")
+def test_the_same_numbers_every_time() -> None:
     model = lowered(tiny("llama"))
     projection = Projection.of(tiny("llama"))
     assert projection is not None
     quicken(model, torch.bfloat16)
-    once, again = (states_and_gradients(model, projection.of_twin(model)) for _ in range(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        once, again = (states_and_gradients(model, projection.of_twin(model)) for _ in range(2))
     assert torch.equal(once[0], again[0])
     assert all(torch.equal(once[1][name], gradient) for name, gradient in again[1].items())
 
 
-def test_without_a_compiler_pytorch_computes_it(without_compiler: None) -> None:
+@pytest.mark.usefixtures("forgotten")
+def test_without_a_compiler_pytorch_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     assert kernels(torch.bfloat16) is None
     model = lowered(tiny("llama"))
     quicken(model, torch.bfloat16)
@@ -237,20 +225,13 @@ def test_float32_is_left_to_pytorch() -> None:
     assert kernels(torch.float32) is None
 
 
+@pytest.mark.usefixtures("compiled", "forgotten")
 @pytest.mark.parametrize("breaks", ["compiler", "library"])
-def test_what_does_not_compile_or_load_is_left_out(
-    compiled: Kernels, breaks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert compiled
+def test_what_does_not_compile_or_load_is_left_out(breaks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLMOPS_CACHE", str(tmp_path / "cache"))
-    remove: Callable[[], None] = native._kernels.cache_clear
     if breaks == "compiler":
         monkeypatch.setattr(native, "_FLAGS", ["--no-such-flag"])
     else:
         native._compiled().write_bytes(b"no library")
-    remove()
-    try:
-        assert kernels(torch.bfloat16) is None
-    finally:
-        remove()
+    assert kernels(torch.bfloat16) is None
     assert [file.suffix for file in (tmp_path / "cache" / "native").iterdir()] == ([".so"] if breaks == "library" else [])
